@@ -1,0 +1,44 @@
+"""Episodes: what happened, how it is kept on disk, and how training reads it.
+
+Names that need torch (`Windows`, `WindowBatch`) are imported when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qseq.episodes.action_space import ActionSpace
+from qseq.episodes.episode import Episode
+from qseq.episodes.returns import returns_to_go
+from qseq.episodes.schema import FieldSpec, StoreSchema
+from qseq.episodes.store import EpisodeStore
+from qseq.episodes.view import EpisodeView
+from qseq.episodes.window_spec import WindowSpec
+from qseq.episodes.writer import StoreWriter
+
+if TYPE_CHECKING:
+    from qseq.episodes.windows import WindowBatch, Windows
+
+_NEEDS_TORCH = ("WindowBatch", "Windows")
+
+__all__ = [
+    "ActionSpace",
+    "Episode",
+    "EpisodeStore",
+    "EpisodeView",
+    "FieldSpec",
+    "StoreSchema",
+    "StoreWriter",
+    "WindowBatch",
+    "WindowSpec",
+    "Windows",
+    "returns_to_go",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NEEDS_TORCH:
+        from qseq.episodes import windows
+
+        return getattr(windows, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,170 @@
+"""Several stores as one data set, all of their episodes or some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from qseq.episodes.episode import Episode
+from qseq.episodes.returns import returns_to_go
+from qseq.episodes.schema import FieldSpec, StoreSchema
+from qseq.episodes.store import EpisodeStore
+from qseq.errors import DataError
+
+
+class EpisodeView:
+    """A selection of episodes of one or more stores with the same fields and action space.
+
+    Args:
+        stores: a store or several; episodes are counted through them in order.
+        episodes: indices or a boolean mask over all their episodes; None takes all.
+
+    Attributes (one entry an episode of the view):
+        lengths: int64, steps.
+        terminated, truncated: bool. success: int8, 1 yes, 0 no, -1 unknown.
+        instruction_ids: int64, indices into `instructions`, which merges the stores' lists.
+        store_ids: int64. first_steps, first_frames: int64, rows in the columns of that store.
+
+    Raises:
+        DataError: the schemas differ (names the field), or no episode is left.
+    """
+
+    def __init__(
+        self, stores: EpisodeStore | Sequence[EpisodeStore], episodes: np.ndarray | Sequence[int] | None = None
+    ) -> None:
+        self.stores = [stores] if isinstance(stores, EpisodeStore) else list(stores)
+        if not self.stores:
+            raise DataError("data: found no store, expected at least one")
+        self.schema: StoreSchema = self.stores[0].schema
+        for store in self.stores[1:]:
+            self.schema.require_same(store.schema, f"{store.path} (compared with {self.stores[0].path})")
+        counts = [store.num_episodes for store in self.stores]
+        self._source = np.arange(sum(counts))[slice(None) if episodes is None else np.asarray(episodes)]
+        if not len(self._source):
+            names = ", ".join(str(store.path) for store in self.stores)
+            raise DataError(f"{names}: found 0 episodes{'' if episodes is None else ' chosen'}, expected at least 1")
+        self._episodes_before = np.cumsum([0, *counts])
+        self.store_ids = np.repeat(np.arange(len(counts)), counts)[self._source]
+        self.lengths = self._merge([store.lengths for store in self.stores])
+        self.first_steps = self._merge([store.first_steps for store in self.stores])
+        self.first_frames = self._merge([store.first_frames for store in self.stores])
+        self.terminated = self._merge([store.terminated for store in self.stores])
+        self.truncated = self._merge([store.truncated for store in self.stores])
+        self.success = self._merge([store.success for store in self.stores])
+        ids: dict[str, int] = {}
+        merged = [
+            np.array([ids.setdefault(text, len(ids)) for text in store.instructions], dtype=np.int64)[
+                store.instruction_ids
+            ]
+            for store in self.stores
+        ]
+        self.instruction_ids = self._merge(merged)
+        self.instructions = list(ids)
+
+    def _merge(self, parts: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate(parts)[self._source]
+
+    @property
+    def num_episodes(self) -> int:
+        return len(self._source)
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.lengths.sum())
+
+    @property
+    def fields(self) -> dict[str, FieldSpec]:
+        """Observation fields: name -> (dtype, shape)."""
+        return self.schema.fields
+
+    @property
+    def action_space(self) -> dict[str, Any]:
+        """JSON form, see `qseq.episodes.action_space`."""
+        return self.schema.action_space
+
+    @property
+    def success_rate(self) -> float | None:
+        """Share of successes among the episodes whose success is known; None if that is no episode."""
+        known = self.success >= 0
+        return float(np.mean(self.success[known] == 1)) if known.any() else None
+
+    def select(self, episodes: np.ndarray | Sequence[int]) -> EpisodeView:
+        """A view of some of these episodes: indices or a boolean mask over this view."""
+        return EpisodeView(self.stores, self._source[np.asarray(episodes)])
+
+    def successes(self) -> EpisodeView:
+        """Only the episodes known to be successful.
+
+        Raises:
+            DataError: there are none.
+        """
+        return self.select(self.success == 1)
+
+    def episode(self, index: int) -> Episode:
+        """Episode `index` of the view, copied into memory."""
+        source = self._source[index]
+        store = int(self.store_ids[index])
+        return self.stores[store].episode(int(source - self._episodes_before[store]))
+
+    def take(self, name: str, store_ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Rows of a column in a fresh array.
+
+        Args:
+            name: of the column.
+            store_ids: int [B], the store of each line of `rows`.
+            rows: int [B, R], rows of the column in that store; must be in range.
+
+        Returns:
+            [B, R, *shape]
+        """
+        if len(self.stores) == 1:
+            return _take(self.stores[0].columns[name], rows)
+        result = np.empty((*rows.shape, *self.schema.columns[name].shape), self.schema.columns[name].dtype)
+        for index in np.unique(store_ids):
+            chosen = np.flatnonzero(store_ids == index)
+            result[chosen] = _take(self.stores[index].columns[name], rows[chosen])
+        return result
+
+    def rewards(self) -> np.ndarray:
+        """float32 [steps], the episodes one after the other."""
+        return self._gather_steps("reward", np.arange(self.num_steps))
+
+    def returns(self, discount: float = 1.0) -> np.ndarray:
+        """Sum of (discounted) rewards of each episode, float32 [episodes]."""
+        return self.returns_to_go(discount)[np.cumsum(self.lengths) - self.lengths]
+
+    def returns_to_go(self, discount: float, min_return: float = 0.0) -> np.ndarray:
+        """float32 [steps]; an episode that did not terminate is completed by `min_return` after its last step."""
+        final_values = np.where(self.terminated, 0.0, min_return)
+        return returns_to_go(self.rewards(), self.lengths, discount, final_values=final_values)
+
+    def action_samples(self, limit: int, seed: int = 0) -> np.ndarray:
+        """At most `limit` actions drawn without repetition, [samples, *action_shape]."""
+        return self.sample("action", limit, seed)
+
+    def sample(self, name: str, limit: int, seed: int = 0) -> np.ndarray:
+        """At most `limit` rows of a column drawn without repetition, in order of time; all if there are no more.
+
+        Of an observation field the rows are those an action was chosen at, not the last of an episode.
+        """
+        steps = self.num_steps
+        if steps <= limit:
+            return self._gather_steps(name, np.arange(steps))
+        drawn = np.random.Generator(np.random.Philox(seed)).choice(steps, size=limit, replace=False, shuffle=False)
+        return self._gather_steps(name, np.sort(drawn))
+
+    def _gather_steps(self, name: str, steps: np.ndarray) -> np.ndarray:
+        """Rows of a column at steps counted through the view."""
+        ends = np.cumsum(self.lengths)
+        episodes = np.searchsorted(ends, steps, side="right")
+        first = self.first_frames if name in self.fields else self.first_steps
+        rows = first[episodes] + steps - (ends - self.lengths)[episodes]
+        return self.take(name, self.store_ids[episodes], rows[:, None])[:, 0]
+
+
+def _take(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    # Outside the memmap class (which costs time on every call); the mode skips a copy that "raise" needs for `out`.
+    taken: np.ndarray = np.take(np.asarray(column), rows, axis=0, mode="clip")
+    return taken

@@ -1,0 +1,244 @@
+"""Append episodes to a store so that a crash at any moment loses at most the episode being written."""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+
+from qseq.episodes import disk
+from qseq.episodes.commit_log import LOG_FILE, encode_record, read_log
+from qseq.episodes.episode import Episode
+from qseq.episodes.schema import COLUMN_FOLDER, SCHEMA_FILE, StoreSchema, column_path, read_schema, schema_bytes
+from qseq.errors import DataError, RequestError
+
+LOCK_FILE = "lock"
+_GROUP = 64
+
+
+class StoreWriter:
+    """The one writer of a store; creates the folder if there is none.
+
+    Columns are appended and flushed to the disk before the episode's line is appended to the commit log and flushed.
+    What a killed writer left behind an unfinished episode is cut away here.
+
+    Args:
+        path: the store's folder.
+        schema: what the episodes look like; may be left out for a store that exists.
+        append: False refuses a store that exists. Nothing is ever overwritten.
+        action_space: JSON form; enough to create a store, whose fields are then those of the first episode.
+        env: JSON description of the environment, for a store created from `action_space`.
+
+    Raises:
+        DataError: the store exists with another schema or was damaged.
+        RequestError: the path is something else, another process writes to it, or there is nothing to create it from.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        schema: StoreSchema | None = None,
+        *,
+        append: bool = True,
+        action_space: Mapping[str, Any] | None = None,
+        env: dict[str, Any] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.schema: StoreSchema | None = None
+        self.num_episodes = 0
+        self.num_steps = 0
+        self._action_space = dict(action_space) if action_space is not None else None
+        self._env = env
+        self._files: dict[str, IO[bytes]] = {}
+        self._log_bytes = 0
+        exists = (self.path / SCHEMA_FILE).is_file()
+        if exists and not append:
+            raise RequestError(f"{self.path} exists already; choose another path, or append to it")
+        if not exists:
+            _require_unused(self.path)
+            if schema is None and action_space is None:
+                raise RequestError(f"{self.path} does not exist yet: give a schema or an action space to create it")
+        with disk.translated_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.path)
+        try:
+            if (self.path / SCHEMA_FILE).is_file():
+                self._open(schema)
+            elif schema is not None:
+                self._create(schema)
+        except BaseException:
+            self.close()
+            raise
+
+    def add(self, episode: Episode) -> int:
+        """Append one episode; it is on the disk when this returns. Returns its index.
+
+        Raises:
+            DataError: the episode is not valid or does not fit the store; the store is as it was.
+            RequestError: the disk is full or cannot be written; the store is as it was.
+        """
+        self._append([episode])
+        return self.num_episodes - 1
+
+    def extend(self, episodes: Iterable[Episode]) -> int:
+        """Append many episodes, flushing to the disk once a group: much faster than `add` for conversions.
+
+        Returns how many were appended. Raises as `add` does; the groups before the failed one stay written.
+        """
+        first = self.num_episodes
+        remaining = iter(episodes)
+        while group := list(islice(remaining, _GROUP)):
+            self._append(group)
+        return self.num_episodes - first
+
+    def close(self) -> None:
+        """Close the files and let another writer in. May be called twice."""
+        for file in self._files.values():
+            file.close()
+        self._files = {}
+        self._lock.close()
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _append(self, episodes: list[Episode]) -> None:
+        if self._lock.closed:
+            raise RequestError(f"{self.path}: this writer was closed; open another one to append")
+        prepared = [self._prepare(self.num_episodes + i, episode) for i, episode in enumerate(episodes)]
+        if not self._files:
+            assert self.schema is not None
+            self._create(self.schema)
+        steps = self.num_steps
+        lines = []
+        try:
+            with disk.translated_errors(self.path):
+                for i, (episode, columns) in enumerate(zip(episodes, prepared, strict=True)):
+                    for name, values in columns.items():
+                        disk.write(self._files[name], _buffer(values))
+                    lines.append(encode_record(_record(self.num_episodes + i, steps, episode, columns)))
+                    steps += episode.num_steps
+                for name in prepared[0]:
+                    disk.synchronise(self._files[name])
+                disk.write(self._files[LOG_FILE], b"".join(lines))
+                disk.synchronise(self._files[LOG_FILE])
+        except BaseException:
+            self._cut_back()
+            raise
+        self.num_episodes += len(episodes)
+        self.num_steps = steps
+        self._log_bytes += sum(map(len, lines))
+
+    def _prepare(self, index: int, episode: Episode) -> dict[str, np.ndarray]:
+        where = f"{self.path}, episode {index}"
+        episode.validate(where)
+        if self.schema is None:
+            assert self._action_space is not None
+            schema = StoreSchema.infer(episode, self._action_space, self._env)
+            columns = schema.conform(episode, where)
+            self.schema = schema  # only once its first episode fits it
+            return columns
+        return self.schema.conform(episode, where)
+
+    def _create(self, schema: StoreSchema) -> None:
+        with disk.translated_errors(self.path):
+            (self.path / COLUMN_FOLDER).mkdir(exist_ok=True)
+            self.schema = schema
+            self._open_files()
+            disk.synchronise_folder(self.path / COLUMN_FOLDER)
+            # The schema comes last: a folder that has one is a whole store.
+            disk.write_whole(self.path / SCHEMA_FILE, schema_bytes(schema))
+            disk.synchronise_folder(self.path.parent)
+
+    def _open(self, schema: StoreSchema | None) -> None:
+        self.schema = read_schema(self.path)
+        if schema is not None:
+            self.schema.require_same(schema, str(self.path))
+        elif self._action_space is not None:
+            self.schema.require_same(StoreSchema(self.schema.fields, self._action_space), str(self.path))
+        log = read_log(self.path)
+        self.num_episodes, self.num_steps, self._log_bytes = len(log.records), log.num_steps, log.num_bytes
+        for name in self.schema.columns:
+            path = column_path(self.path, name)
+            found = path.stat().st_size if path.is_file() else -1
+            if found < self._committed_bytes(name):
+                what = "no such file" if found < 0 else f"{found} bytes"
+                raise DataError(f"{path} is damaged: found {what}, expected {self._committed_bytes(name)} bytes")
+        with disk.translated_errors(self.path):
+            self._open_files()
+            self._cut_back()
+
+    def _open_files(self) -> None:
+        assert self.schema is not None
+        for name in self.schema.columns:
+            self._files[name] = column_path(self.path, name).open("ab", buffering=0)
+        self._files[LOG_FILE] = (self.path / LOG_FILE).open("ab", buffering=0)
+
+    def _committed_bytes(self, name: str) -> int:
+        assert self.schema is not None
+        frames = self.num_steps + self.num_episodes
+        rows = frames if name in self.schema.fields else self.num_steps
+        return rows * self.schema.columns[name].row_bytes
+
+    def _cut_back(self) -> None:
+        """Cut every file back to what is committed, the log first: it must never name rows that are gone."""
+        with contextlib.suppress(FileNotFoundError):
+            self._files[LOG_FILE].truncate(self._log_bytes)
+            for name, file in self._files.items():
+                if name != LOG_FILE:
+                    file.truncate(self._committed_bytes(name))
+
+
+def _buffer(values: np.ndarray) -> memoryview:
+    return memoryview(values.reshape(-1).view(np.uint8).data) if values.size else memoryview(b"")
+
+
+def _record(index: int, first_step: int, episode: Episode, columns: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {
+        "index": index,
+        "first_step": first_step,
+        "steps": episode.num_steps,
+        "terminated": bool(episode.terminated),
+        "truncated": bool(episode.truncated),
+        "success": -1 if episode.success is None else int(episode.success),
+        "instruction": episode.instruction,
+        "metadata": dict(episode.metadata),
+        "columns": {name: zlib.crc32(_buffer(values)) for name, values in columns.items()},
+    }
+
+
+def _require_unused(path: Path) -> None:
+    """Refuse a path that holds anything but the beginnings of a store."""
+    if path.exists() and not path.is_dir():
+        raise RequestError(f"{path} is a file, expected an episode store or a path that does not exist")
+    if not path.is_dir():
+        return
+    ours = {LOCK_FILE, COLUMN_FOLDER, LOG_FILE, SCHEMA_FILE + ".tmp"}
+    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
+    log = path / LOG_FILE
+    if foreign or (log.is_file() and log.stat().st_size):
+        what = f"it holds {foreign[0]!r}" if foreign else f"it has episodes but no {SCHEMA_FILE}"
+        raise RequestError(f"{path} is not an episode store ({what}); choose another path")
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Hold the store's lock; the system lets go of it when the process ends, however it ends."""
+    import fcntl
+
+    file = (path / LOCK_FILE).open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise RequestError(f"{path}: another process is writing to this store; wait until it has finished") from error
+    return file
