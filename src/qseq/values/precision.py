@@ -1,4 +1,4 @@
-"""Values are never computed in half precision: near 1, bfloat16 has steps of .004, a fifth of what a discount removes."""
+"""Values are never computed in half precision: near 1, bfloat16 has steps of .004, too coarse for a Bellman error."""
 
 from __future__ import annotations
 
