@@ -71,9 +71,8 @@ class BoundedValue:
         logits = full_precision(logits)
         fractions = ((targets - self.low) / (self.high - self.low)).to(logits.dtype)
         entropy = -(torch.xlogy(fractions, fractions) + torch.xlogy(1 - fractions, 1 - fractions))
-        return _weighted(
-            functional.binary_cross_entropy_with_logits(logits, fractions, reduction="none") - entropy, weights
-        )
+        cross_entropy = functional.softplus(logits) - fractions * logits
+        return _weighted(cross_entropy - entropy, weights)
 
 
 @dataclass(frozen=True)
