@@ -11,6 +11,8 @@ from qseq.episodes.action_space import ActionSpace
 from qseq.episodes.episode import Episode
 from qseq.episodes.returns import returns_to_go
 from qseq.episodes.schema import FieldSpec, StoreSchema
+from qseq.episodes.sources import Conversion, convert, open_source, parse_source
+from qseq.episodes.statistics import FieldStatistics, compute_statistics
 from qseq.episodes.store import EpisodeStore
 from qseq.episodes.view import EpisodeView
 from qseq.episodes.window_spec import WindowSpec
@@ -23,15 +25,21 @@ _NEEDS_TORCH = ("WindowBatch", "Windows")
 
 __all__ = [
     "ActionSpace",
+    "Conversion",
     "Episode",
     "EpisodeStore",
     "EpisodeView",
     "FieldSpec",
+    "FieldStatistics",
     "StoreSchema",
     "StoreWriter",
     "WindowBatch",
     "WindowSpec",
     "Windows",
+    "compute_statistics",
+    "convert",
+    "open_source",
+    "parse_source",
     "returns_to_go",
 ]
 

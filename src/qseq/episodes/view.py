@@ -133,7 +133,8 @@ class EpisodeView:
 
     def returns(self, discount: float = 1.0) -> np.ndarray:
         """Sum of (discounted) rewards of each episode, float32 [episodes]."""
-        return self.returns_to_go(discount)[np.cumsum(self.lengths) - self.lengths]
+        first: np.ndarray = self.returns_to_go(discount)[np.cumsum(self.lengths) - self.lengths]
+        return first
 
     def returns_to_go(self, discount: float, min_return: float = 0.0) -> np.ndarray:
         """float32 [steps]; an episode that did not terminate is completed by `min_return` after its last step."""

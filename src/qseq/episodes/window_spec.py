@@ -19,7 +19,8 @@ class WindowSpec:
 
     Near the end of an episode of T steps the observation of horizon m is the one at min(t+m, T), with the frames that
     really came before it. So the frames of a horizon above 1 are its own, and shared with no other: which of them
-    coincide depends on how far the end is. Those of horizon 1 never meet the end (t < T); they are shared with those at t.
+    coincide depends on how far the end is. Those of horizon 1 never meet the end (t < T) and are shared with those
+    at t.
     """
 
     history: int = 1

@@ -17,6 +17,7 @@ from qseq.episodes.commit_log import LOG_FILE, encode_record, read_log
 from qseq.episodes.episode import Episode
 from qseq.episodes.schema import COLUMN_FOLDER, SCHEMA_FILE, StoreSchema, column_path, read_schema, schema_bytes
 from qseq.errors import DataError, RequestError
+from qseq.files import sync_folder, write_atomic
 
 LOCK_FILE = "lock"
 _GROUP = 64
@@ -155,10 +156,10 @@ class StoreWriter:
             (self.path / COLUMN_FOLDER).mkdir(exist_ok=True)
             self.schema = schema
             self._open_files()
-            disk.synchronise_folder(self.path / COLUMN_FOLDER)
+            sync_folder(self.path / COLUMN_FOLDER)
             # The schema comes last: a folder that has one is a whole store.
-            disk.write_whole(self.path / SCHEMA_FILE, schema_bytes(schema))
-            disk.synchronise_folder(self.path.parent)
+            write_atomic(self.path / SCHEMA_FILE, schema_bytes(schema))
+            sync_folder(self.path.parent)
 
     def _open(self, schema: StoreSchema | None) -> None:
         self.schema = read_schema(self.path)
@@ -223,8 +224,9 @@ def _require_unused(path: Path) -> None:
         raise RequestError(f"{path} is a file, expected an episode store or a path that does not exist")
     if not path.is_dir():
         return
-    ours = {LOCK_FILE, COLUMN_FOLDER, LOG_FILE, SCHEMA_FILE + ".tmp"}
-    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in ours)
+    ours = {LOCK_FILE, COLUMN_FOLDER, LOG_FILE}
+    names = sorted(entry.name for entry in path.iterdir())
+    foreign = [name for name in names if name not in ours and not name.startswith(f".{SCHEMA_FILE}.")]
     log = path / LOG_FILE
     if foreign or (log.is_file() and log.stat().st_size):
         what = f"it holds {foreign[0]!r}" if foreign else f"it has episodes but no {SCHEMA_FILE}"
