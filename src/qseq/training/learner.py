@@ -1,0 +1,63 @@
+"""What accelerate wraps: an objective and its model as one module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType  # type: ignore[import-untyped]
+from torch import Tensor, nn
+
+from qseq.errors import ConfigError
+from qseq.training.config import TrainingConfig
+from qseq.training.objective import Objective
+
+
+class Learner(nn.Module):
+    """The objective as a module: accelerate wraps `forward`, whatever methods of the model the objective calls."""
+
+    def __init__(self, objective: Objective, model: nn.Module, precision: str, device: torch.device) -> None:
+        super().__init__()
+        self.model = model
+        self._objective = (objective,)  # in tuples: their parameters, if any, are not to be trained
+        self._target: tuple[nn.Module | None] = (None,)
+        self._autocast = (device.type, precision == "bf16")
+
+    def set_target(self, target: nn.Module | None) -> None:
+        """The moving average that the objective sees from now on."""
+        self._target = (target,)
+
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total loss of a batch, float32, and its terms."""
+        device_type, enabled = self._autocast
+        with torch.autocast(device_type, dtype=torch.bfloat16, enabled=enabled):
+            losses = self._objective[0].loss(batch, self.model, self._target[0])
+        return losses.total.float(), {name: term.detach() for name, term in losses.terms.items()}
+
+
+def make_accelerator() -> Accelerator:
+    """An Accelerator for the way this process was launched."""
+    # Precision and accumulation are done by the trainer, where they can be read (and, unlike accelerate's, differ
+    # between two trainers of one process). Some parameters may get no gradient in a step: a dropped condition.
+    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+
+
+def check_accelerator(accelerator: Accelerator, config: TrainingConfig) -> None:
+    """Check that the launcher's settings do not contradict the configuration.
+
+    Raises:
+        ConfigError: they do.
+    """
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise ConfigError(f"launched with {accelerator.distributed_type}: only data-parallel training is supported")
+    if accelerator.mixed_precision not in ("no", "fp32" if config.precision == "fp32" else config.precision):
+        raise ConfigError(
+            f"training.precision: found {config.precision}, but accelerate was launched with mixed precision "
+            f"{accelerator.mixed_precision}: make them agree"
+        )
+    if accelerator.gradient_accumulation_steps != 1:
+        raise ConfigError(
+            "training.grad_accum_every: accelerate was launched with "
+            f"{accelerator.gradient_accumulation_steps} gradient accumulation steps, expected 1: set this key instead"
+        )

@@ -1,0 +1,57 @@
+"""Gathers the next batches in one background thread while the model computes."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Self
+
+
+class Prefetcher:
+    """Calls `load(index)` for each of `indices`, in order, at most `ahead` results ahead of `next()`.
+
+    The order is that of `indices`, so the thread changes nothing but the time at which a batch is ready. An exception
+    in `load` is raised by the `next()` whose batch it was.
+    """
+
+    def __init__(self, load: Callable[[int], Any], indices: Iterable[int], *, ahead: int = 2) -> None:
+        self._load = load
+        self._indices = indices
+        self._ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=ahead)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="batch-prefetch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed.set()
+        while self._thread.is_alive():  # it may wait for room: make some
+            try:
+                self._ready.get(timeout=0.05)
+            except queue.Empty:
+                continue
+
+    def next(self) -> Any:
+        """The next batch."""
+        batch, error = self._ready.get()
+        if error is not None:
+            raise error
+        return batch
+
+    def _run(self) -> None:
+        for index in self._indices:
+            if self._closed.is_set():
+                return
+            try:
+                item: tuple[Any, BaseException | None] = (self._load(index), None)
+            except BaseException as error:  # handed to the training thread, whatever it is
+                item = (None, error)
+            self._ready.put(item)
+            if item[1] is not None:
+                return

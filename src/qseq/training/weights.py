@@ -1,0 +1,87 @@
+"""A model's tensors in a safetensors file, each once even if two modules share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from qseq.errors import DataError, QseqError
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters and persistent buffers of `model` by name; a tied one under its first name only."""
+    stored = model.state_dict(keep_vars=True).keys()
+    named = (*model.named_parameters(), *model.named_buffers())
+    return {name: tensor for name, tensor in named if name in stored}
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors to `path`."""
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of `path`, on the CPU.
+
+    Raises:
+        DataError: the file is missing or not a whole safetensors file.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: not a readable safetensors file: {error}") from None
+
+
+def shapes_in(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """{name: (dtype, shape)} of a safetensors file, from its header alone."""
+    with safe_open(path, framework="pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        return {name: (item.get_dtype(), tuple(item.get_shape())) for name, item in slices.items()}
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Copy the tensors of `path` into `model`, in place.
+
+    Raises:
+        DataError: the file is not whole, or it lacks a tensor of the model, or has one of another shape.
+    """
+    copy_tensors(load_tensors(path), tensors_of(model), path)
+
+
+@torch.no_grad()
+def copy_tensors(source: Mapping[str, Tensor], into: Mapping[str, Tensor], path: Path) -> None:
+    """Copy each tensor of `into` from `source`, which was read from `path`.
+
+    Raises:
+        DataError: `source` lacks a tensor, or has it in another shape.
+    """
+    for name, tensor in into.items():
+        if name not in source:
+            raise DataError(f"{path}: the tensor '{name}' is missing; was the model changed since?")
+        if source[name].shape != tensor.shape:
+            found, expected = tuple(source[name].shape), tuple(tensor.shape)
+            raise DataError(f"{path}: the tensor '{name}' has shape {found}, expected {expected}")
+    for name, tensor in into.items():
+        tensor.copy_(source[name])
+
+
+def require_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Check that a file which `save_model` wrote holds `weights` as they are, else a resumed run would not be exact.
+
+    Raises:
+        QseqError: it lacks a tensor, or has it in another shape or type.
+    """
+    stored = shapes_in(path)
+    for name, tensor in weights.items():
+        kind, shape = stored.get(name, ("nothing", ()))
+        if shape != tuple(tensor.shape) or (kind == "F32") != (tensor.dtype == torch.float32):
+            raise QseqError(
+                f"save_model wrote '{path.name}' with {kind} {shape} for '{name}', expected {tensor.dtype} "
+                f"{tuple(tensor.shape)}: it must hold the model's state_dict as it is"
+            )

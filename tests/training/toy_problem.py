@@ -1,0 +1,70 @@
+"""A small regression problem with dropout, for the trainer's tests; as a script it trains one run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qseq.configuration import load_config
+from qseq.training import Losses, Trainer, TrainingConfig
+
+
+class ToyModel(nn.Module):
+    def __init__(self, *, dropout: float = 0.3, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.body = nn.Sequential(nn.Linear(4, 16), nn.LayerNorm(16), nn.Tanh(), nn.Dropout(dropout))
+            self.head = nn.Linear(16, 1)
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        y_B1: Tensor = self.head(self.body(x_BD))
+        return y_B1.squeeze(-1)
+
+
+class ToyObjective:
+    """Squared error to the truth, and a little to the target model, so that the moving average matters."""
+
+    def loss(self, batch: dict[str, Tensor], online: nn.Module, target: nn.Module | None) -> Losses:
+        prediction_B = online(batch["x"])
+        error = (prediction_B - batch["y"]).square().mean()
+        if target is None:
+            return Losses(error, {"error": error})
+        with torch.no_grad():
+            assert not target.training
+            anchor_B = target(batch["x"])
+        anchor = (prediction_B - anchor_B).square().mean()
+        return Losses(error + 0.1 * anchor, {"error": error, "anchor": anchor})
+
+
+class ToyBatches:
+    def __init__(self, batch_size: int = 8, *, delay: float = 0.0) -> None:
+        self.batch_size = batch_size
+        self.delay = delay
+
+    def batch_at(self, index: int) -> dict[str, Tensor]:
+        time.sleep(self.delay)
+        generator = torch.Generator().manual_seed(index)
+        x_BD = torch.randn(self.batch_size, 4, generator=generator)
+        return {"x": x_BD, "y": x_BD.sum(dim=-1).sin()}
+
+
+def toy_config(**settings: Any) -> TrainingConfig:
+    quiet = {"steps": 12, "warmup_steps": 3, "log_every": 1, "checkpoint_every": 4, "trackers": (), "threads": 1}
+    return TrainingConfig(**{**quiet, **settings})
+
+
+def toy_trainer(run: Path, config: TrainingConfig, *, delay: float = 0.0, **settings: Any) -> Trainer:
+    parts = {"objective": ToyObjective(), "model": ToyModel(), "batches": ToyBatches(delay=delay), "seed": 1, **settings}
+    return Trainer(config=config, run=run, **parts)
+
+
+if __name__ == "__main__":
+    folder, resume, pause, *overrides = sys.argv[1:]
+    settings = load_config(TrainingConfig, overrides=overrides)
+    toy_trainer(Path(folder), settings, delay=float(pause)).train(resume=resume == "resume")
