@@ -1,73 +1,78 @@
-"""The order in which steps come: a permutation that is computed where it is needed, never stored.
+"""The order in which steps come: a permutation that is computed where it is needed and never stored whole.
 
 A Feistel network over the smallest power of two that holds all steps; positions it sends outside are sent on until they
-land inside (cycle walking; Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). It needs no memory, so a
-data set may have any number of steps, and it is the same on every machine and with every version of numpy.
+land inside (cycle walking; Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). It needs next to
+no memory, so a data set may have any number of steps, and it is the same with every version of numpy.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-_ROUNDS = 8
+_ROUNDS = 6
 _MIN_BITS = 6
 _MASK = (1 << 64) - 1
+_STEP = 0x9E3779B97F4A7C15
 
 
-def permute(positions: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
-    """Send each position to its place in the epoch's permutation of range(size).
+class Permutation:
+    """A permutation of range(size) for each (seed, epoch).
+
+    The round functions are read from tables of the square root of `size` entries, made once an epoch.
 
     Args:
-        positions: int64 [B], each in [0, size).
-        size: how many things are permuted.
+        size: how many things are permuted, at least 1.
         seed, epoch: at least 0; every pair gives another permutation.
-
-    Returns:
-        int64 [B]
     """
-    bits = max((size - 1).bit_length(), _MIN_BITS)
-    keys = _round_keys(seed, epoch)
-    result = _encrypt(positions.astype(np.uint64), bits, keys)
-    outside = np.flatnonzero(result >= size)
-    while len(outside):
-        result[outside] = _encrypt(result[outside], bits, keys)
-        outside = outside[result[outside] >= size]
-    return result.astype(np.int64)
+
+    def __init__(self, size: int, seed: int, epoch: int) -> None:
+        self.size = size
+        bits = max((size - 1).bit_length(), _MIN_BITS)
+        self._low_bits = bits // 2
+        high_bits = bits - self._low_bits
+        state = _mix_scalar(seed & _MASK)
+        state = _mix_scalar(state ^ (epoch & _MASK))
+        self._tables = []
+        for number in range(_ROUNDS):
+            state = _mix_scalar(state)
+            # Even rounds change the high half by the low one, odd rounds the low half by the high one.
+            entries, width = (high_bits, self._low_bits) if number % 2 else (self._low_bits, high_bits)
+            self._tables.append(_random_table(1 << entries, width, state))
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        """Send each of the positions, int64 [B] in [0, size), to its place, int64 [B]."""
+        places = self._encrypt(positions)
+        outside = np.flatnonzero(places >= self.size)
+        while len(outside):
+            places[outside] = self._encrypt(places[outside])
+            outside = outside[places[outside] >= self.size]
+        return places
+
+    def _encrypt(self, values: np.ndarray) -> np.ndarray:
+        low = values & ((1 << self._low_bits) - 1)
+        high = values >> self._low_bits
+        for number, table in enumerate(self._tables):
+            if number % 2:
+                low ^= np.take(table, high)
+            else:
+                high ^= np.take(table, low)
+        high <<= self._low_bits
+        high |= low
+        return high
 
 
-def _round_keys(seed: int, epoch: int) -> list[np.uint64]:
-    state = _mix_scalar(seed & _MASK)
-    state = _mix_scalar(state ^ (epoch & _MASK))
-    keys = []
-    for _ in range(_ROUNDS):
-        state = _mix_scalar(state)
-        keys.append(np.uint64(state))
-    return keys
-
-
-def _encrypt(values: np.ndarray, bits: int, keys: list[np.uint64]) -> np.ndarray:
-    """One pass of an alternating Feistel network on numbers of `bits` bits: each round changes a half by the other."""
-    low_bits = np.uint64(bits // 2)
-    low_mask = np.uint64((1 << (bits // 2)) - 1)
-    high_mask = np.uint64((1 << (bits - bits // 2)) - 1)
-    low, high = values & low_mask, values >> low_bits
-    for number, key in enumerate(keys):
-        if number % 2:
-            low = low ^ (_mix(high ^ key) & low_mask)
-        else:
-            high = high ^ (_mix(low ^ key) & high_mask)
-    return (high << low_bits) | low
-
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014); wraps around at 2**64."""
+def _random_table(entries: int, bits: int, key: int) -> np.ndarray:
+    """int64 [entries] of `bits` random bits: SplitMix64 (Steele, Lea and Flood, 2014) counted on from `key`."""
+    x = np.arange(1, entries + 1, dtype=np.uint64) * np.uint64(_STEP) + np.uint64(key)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)))
+    x ^= x >> np.uint64(31)
+    return (x >> np.uint64(64 - bits)).astype(np.int64)
 
 
 def _mix_scalar(x: int) -> int:
-    x = (x + 0x9E3779B97F4A7C15) & _MASK
+    """One step of SplitMix64."""
+    x = (x + _STEP) & _MASK
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
     return x ^ (x >> 31)

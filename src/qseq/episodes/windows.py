@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qseq.episodes.order import permute
+from qseq.episodes.order import Permutation
 from qseq.episodes.view import EpisodeView
 from qseq.episodes.window_spec import WindowSpec
 from qseq.errors import RequestError
@@ -59,22 +59,22 @@ class WindowBatch:
 
 
 @dataclass(frozen=True)
-class _Rows:
-    """Where the parts of B windows lie; everything about them but the columns' contents."""
+class _Places:
+    """Where windows begin: one entry a window of what else is worked out from."""
 
-    store_ids: np.ndarray
-    frame_rows: np.ndarray
-    step_rows: np.ndarray
-    step_mask: np.ndarray
-    bootstrap_steps: np.ndarray
-    bootstrap_terminated: np.ndarray
-    returns_to_go: np.ndarray
-    instruction_ids: np.ndarray
     episodes: np.ndarray
     steps: np.ndarray
+    left: np.ndarray  # steps to the episode's end, 1 at its last step; N where there are more
+    store_ids: np.ndarray
+    step_rows: np.ndarray
+    first_frames: np.ndarray
+    terminated: np.ndarray
+    returns_to_go: np.ndarray
+    instruction_ids: np.ndarray
 
-    def slice(self, first: int, last: int) -> _Rows:
-        return _Rows(*(getattr(self, f.name)[first:last] for f in fields(self)))
+    def slice(self, first: int, last: int) -> _Places:
+        """Copies, so that whoever changes a batch in place does not change the block it came from."""
+        return _Places(*[part[first:last].copy() for part in vars(self).values()])
 
 
 class Windows:
@@ -113,17 +113,27 @@ class Windows:
         self.spec = spec
         self.batch_size = batch_size
         self.seed = seed
-        self._ends = np.cumsum(view.lengths)
-        self._starts = self._ends - view.lengths
+        self._steps_per_epoch = view.num_steps
+        self._starts = np.cumsum(view.lengths) - view.lengths
+        # Four bytes a step, as the returns take: a search among the ends takes as long as reading the window.
+        self._episode_of_step = np.repeat(np.arange(view.num_episodes, dtype=np.int32), view.lengths)
         self._returns_to_go = view.returns_to_go(discount, min_return)
-        self._horizons = np.array(spec.bootstrap_steps, dtype=np.int64)
-        self._forward = np.array([m for m, _ in spec.frame_positions], dtype=np.int64)
         self._backward = np.array([f for _, f in spec.frame_positions], dtype=np.int64)
-        self._block: tuple[int, _Rows] | None = None
+        # How the end of the episode cuts a window, for each number of steps left: rows 0 .. N. One lookup of a row
+        # costs less than the comparisons it stands for.
+        ahead, horizons = np.arange(spec.num_action_steps), np.array(spec.bootstrap_steps, dtype=np.int64)
+        left_L1 = np.arange(spec.num_action_steps + 1)[:, None]
+        self._frames_ahead_LU = np.minimum([m for m, _ in spec.frame_positions], left_L1)
+        self._steps_ahead_LN = np.maximum(np.minimum(ahead, left_L1 - 1), 0)
+        self._step_mask_LN = ahead < left_L1
+        self._bootstrap_steps_LM = np.minimum(horizons, left_L1)
+        self._at_end_LM = horizons >= left_L1
+        self._order: tuple[int, Permutation] | None = None
+        self._block: tuple[int, _Places] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
-        return int(self._ends[-1])
+        return self._steps_per_epoch
 
     @property
     def batches_per_epoch(self) -> float:
@@ -149,7 +159,7 @@ class Windows:
         if block is None or block[0] != number:
             size = _BATCHES_A_BLOCK * self.batch_size
             episodes, steps = self._locate(np.arange(number * size, (number + 1) * size))
-            block = self._block = (number, self._resolve(episodes, steps))
+            block = self._block = (number, self._places(episodes, steps))
         first = within * self.batch_size
         return self._gather(block[1].slice(first, first + self.batch_size))
 
@@ -164,52 +174,65 @@ class Windows:
             raise RequestError(f"episodes: expected numbers from 0 to {self.view.num_episodes - 1}")
         if ((steps < 0) | (steps >= self.view.lengths[episodes])).any():
             raise RequestError("steps: expected numbers from 0 to the episode's length - 1")
-        return self._gather(self._resolve(episodes, steps))
+        return self._gather(self._places(episodes.copy(), steps.copy()))
 
     def _locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Episodes and steps at consecutive positions, int64 [positions] each."""
         epochs, within = np.divmod(positions, self.steps_per_epoch)
-        places = np.empty_like(within)
-        for epoch in np.unique(epochs):
-            chosen = epochs == epoch
-            places[chosen] = permute(within[chosen], self.steps_per_epoch, self.seed, int(epoch))
-        episodes = np.searchsorted(self._ends, places, side="right")
+        first, last = int(epochs[0]), int(epochs[-1])
+        parts = [
+            self._permutation(epoch)(within if first == last else within[epochs == epoch])
+            for epoch in range(first, last + 1)
+        ]
+        places = parts[0] if first == last else np.concatenate(parts)
+        episodes = np.take(self._episode_of_step, places).astype(np.int64)
         return episodes, places - self._starts[episodes]
 
-    def _resolve(self, episodes: np.ndarray, steps: np.ndarray) -> _Rows:
+    def _permutation(self, epoch: int) -> Permutation:
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, Permutation(self.steps_per_epoch, self.seed, epoch))
+        return self._order[1]
+
+    def _places(self, episodes: np.ndarray, steps: np.ndarray) -> _Places:
         view = self.view
-        t_B1, length_B1 = steps[:, None], view.lengths[episodes][:, None]
-        frame_BU = np.maximum(np.minimum(t_B1 + self._forward, length_B1) - self._backward, 0)
-        step_BN = t_B1 + np.arange(self.spec.num_action_steps)
-        reached_BM = t_B1 + self._horizons
-        return _Rows(
-            store_ids=view.store_ids[episodes],
-            frame_rows=view.first_frames[episodes][:, None] + frame_BU,
-            step_rows=view.first_steps[episodes][:, None] + np.minimum(step_BN, length_B1 - 1),
-            step_mask=step_BN < length_B1,
-            bootstrap_steps=np.minimum(reached_BM, length_B1) - t_B1,
-            bootstrap_terminated=(reached_BM >= length_B1) & view.terminated[episodes][:, None],
-            returns_to_go=self._returns_to_go[self._starts[episodes] + steps],
-            instruction_ids=view.instruction_ids[episodes],
+        return _Places(
             episodes=episodes,
             steps=steps,
+            left=np.minimum(np.take(view.lengths, episodes) - steps, self.spec.num_action_steps),
+            store_ids=np.take(view.store_ids, episodes),
+            step_rows=np.take(view.first_steps, episodes) + steps,
+            first_frames=np.take(view.first_frames, episodes),
+            terminated=np.take(view.terminated, episodes),
+            returns_to_go=np.take(self._returns_to_go, np.take(self._starts, episodes) + steps),
+            instruction_ids=np.take(view.instruction_ids, episodes),
         )
 
-    def _gather(self, rows: _Rows) -> WindowBatch:
+    def _gather(self, places: _Places) -> WindowBatch:
         view = self.view
-        rewards = view.take("reward", rows.store_ids, rows.step_rows)
-        rewards *= rows.step_mask
+        first_frame_B1 = places.first_frames[:, None]
+        frame_rows_BU = np.take(self._frames_ahead_LU, places.left, axis=0)
+        frame_rows_BU += first_frame_B1 + places.steps[:, None]
+        if self.spec.history > 1:
+            frame_rows_BU -= self._backward
+            np.maximum(frame_rows_BU, first_frame_B1, out=frame_rows_BU)
+        step_rows_BN = np.take(self._steps_ahead_LN, places.left, axis=0)
+        step_rows_BN += places.step_rows[:, None]
+        step_mask_BN = np.take(self._step_mask_LN, places.left, axis=0)
+        at_end_BM = np.take(self._at_end_LM, places.left, axis=0)
+        at_end_BM &= places.terminated[:, None]
+        rewards_BN = view.take("reward", places.store_ids, step_rows_BN)
+        rewards_BN *= step_mask_BN
         return WindowBatch(
             frames={
-                name: torch.from_numpy(view.take(name, rows.store_ids, rows.frame_rows)) for name in view.schema.fields
+                name: torch.from_numpy(view.take(name, places.store_ids, frame_rows_BU)) for name in view.schema.fields
             },
-            actions=torch.from_numpy(view.take("action", rows.store_ids, rows.step_rows)),
-            rewards=torch.from_numpy(rewards),
-            # The small parts are copied so that whoever changes a batch in place does not change the block.
-            step_mask=torch.from_numpy(rows.step_mask.copy()),
-            bootstrap_steps=torch.from_numpy(rows.bootstrap_steps.copy()),
-            bootstrap_terminated=torch.from_numpy(rows.bootstrap_terminated.copy()),
-            returns_to_go=torch.from_numpy(rows.returns_to_go.copy()),
-            instruction_ids=torch.from_numpy(rows.instruction_ids.copy()),
-            episodes=torch.from_numpy(rows.episodes.copy()),
-            steps=torch.from_numpy(rows.steps.copy()),
+            actions=torch.from_numpy(view.take("action", places.store_ids, step_rows_BN)),
+            rewards=torch.from_numpy(rewards_BN),
+            step_mask=torch.from_numpy(step_mask_BN),
+            bootstrap_steps=torch.from_numpy(np.take(self._bootstrap_steps_LM, places.left, axis=0)),
+            bootstrap_terminated=torch.from_numpy(at_end_BM),
+            returns_to_go=torch.from_numpy(places.returns_to_go),
+            instruction_ids=torch.from_numpy(places.instruction_ids),
+            episodes=torch.from_numpy(places.episodes),
+            steps=torch.from_numpy(places.steps),
         )
