@@ -46,6 +46,13 @@ def test_carry_passes_a_lower_bound_back() -> None:
     assert targets.tolist() == [pytest.approx([0.7, 0.7])]
 
 
+def test_carry_stops_where_an_episode_ends_inside_a_row() -> None:
+    layout = row(0, 1, 0, 0), row(1, 0.5, 1, 0), row(0, 0, 7, 9)
+    follows = torch.tensor([[True, False, True, False]])
+    assert token_backup(*layout, carry=follows).tolist() == [[1, 1, 7, 0]]
+    assert token_backup(*layout, carry=True).tolist() == [[4.5, 4.5, 7, 0]]
+
+
 def test_targets_carry_no_gradient() -> None:
     values = torch.ones(1, 2, requires_grad=True)
     assert not token_backup(*decision_tokens(values, values[:, 0], values[:, 1], values[:, 0])).requires_grad

@@ -18,12 +18,16 @@ def token_backup(
     next_values_BA: Tensor,
     lower_bounds_BA: Tensor | None = None,
     *,
-    carry: bool = False,
+    carry: bool | Tensor = False,
 ) -> Tensor:
     """Regression targets of a row of tokens: `max(reward + discount * next_value, lower_bound)`. No gradient flows.
 
     This is the only Bellman backup of the project: algorithms differ in the rewards, discounts and next values they
     pass.
+
+    How much the two options below overestimate where outcomes are chance: each token whose target may be lifted wins
+    where the one after it lost, so a prize of 1 won with probability p is valued `1 - (1 - p)^tokens`, counting the
+    tokens from there to the prize; `carry` alone lifts only the tokens of the decision that won.
 
     Args:
         rewards_BA: reward that follows token j.
@@ -36,7 +40,9 @@ def token_backup(
             dimensions of one decision). Then the target of a later token is itself a lower bound of the earlier one:
             `target[j] = max(target[j], reward[j] + discount[j] * target[j + 1])`, from the last to the first. A reward
             crosses a whole decision in one backup rather than in A. Exact in deterministic worlds; elsewhere biased
-            upward like `lower_bounds_BA`, because it takes one sampled outcome for the expected one.
+            upward like `lower_bounds_BA`, because it takes one sampled outcome for the expected one. A bool tensor
+            [B, A] allows it token by token: False where token j + 1 does not follow token j, as where an episode ends
+            inside a chunk of actions.
 
     Returns:
         Targets [B, A].
@@ -45,12 +51,13 @@ def token_backup(
     targets_BA = rewards_BA + discounts_BA * full_precision(next_values_BA)
     if lower_bounds_BA is not None:
         targets_BA = torch.maximum(targets_BA, full_precision(lower_bounds_BA))
-    if not carry:
+    if carry is False:
         return targets_BA
     carried = [targets_BA[:, -1]]
     for token in range(targets_BA.shape[1] - 2, -1, -1):
         through_next_B = rewards_BA[:, token] + discounts_BA[:, token] * carried[-1]
-        carried.append(torch.maximum(targets_BA[:, token], through_next_B))
+        best_B = torch.maximum(targets_BA[:, token], through_next_B)
+        carried.append(best_B if carry is True else torch.where(carry[:, token], best_B, targets_BA[:, token]))
     return torch.stack(carried[::-1], dim=1)
 
 

@@ -1,0 +1,89 @@
+"""A table in the place of a network: a logit for every (state, prefix of tokens, bin).
+
+Legend: B batch, S states, A action tokens of one decision, P tokens of a prefix, K bins, F frames of history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qseq.values import UnboundedValue, ValueTransform
+
+from .mdp import DISCOUNT, Floats, Mdp, chunk_q, lottery, n_step_q, optimal_q, prefix_q, random_mdp
+from .trails import empirical_n_step_q, path_episodes, stored, trail_episodes
+
+__all__ = [
+    "DISCOUNT",
+    "Mdp",
+    "TabularQ",
+    "chunk_q",
+    "empirical_n_step_q",
+    "lottery",
+    "n_step_q",
+    "optimal_q",
+    "path_episodes",
+    "prefix_q",
+    "random_mdp",
+    "stored",
+    "trail_episodes",
+]
+
+
+class TabularQ(nn.Module):
+    """`forward(state_index_B, tokens_BA) -> [B, A, K]`: logits of every bin of each token given the true ones before.
+
+    Also offers what the robot objective asks of a network: `embed_words`, `encode` (a one-hot "state") and `decode`.
+    """
+
+    def __init__(
+        self,
+        num_states: int,
+        num_tokens: int,
+        num_bins: int,
+        values: ValueTransform | None = None,
+        initial: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_tokens, self.num_bins = num_tokens, num_bins
+        self.values = values or UnboundedValue()
+        shape = self.values.atom_shape
+        self.tables = nn.ParameterList(
+            torch.full((num_states, num_bins**token, num_bins, *shape), initial) for token in range(num_tokens)
+        )
+
+    def forward(self, state_index_B: Tensor, tokens_BA: Tensor) -> Tensor:
+        return self._logits(state_index_B, tokens_BA[:, : self.num_tokens - 1])
+
+    def embed_words(self, word_ids_IW: Tensor) -> Tensor:
+        return torch.zeros(len(word_ids_IW), 1)
+
+    def encode(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
+        """The newest frame of the one-hot state [B, F, S], as a context [B, 1, S]."""
+        return observation["state"][:, -1:]
+
+    def decode(self, context_BSD: Tensor, prefix_BP: Tensor) -> Tensor:
+        return self._logits(context_BSD[:, 0].argmax(dim=-1), prefix_BP)
+
+    def _logits(self, state_index_B: Tensor, prefix_BP: Tensor) -> Tensor:
+        """[B, P + 1, K, *atom_shape]."""
+        prefix_index_B = torch.zeros_like(state_index_B)
+        rows = []
+        for token in range(prefix_BP.shape[1] + 1):
+            if token:
+                prefix_index_B = prefix_index_B * self.num_bins + prefix_BP[:, token - 1]
+            rows.append(self.tables[token][state_index_B, prefix_index_B])
+        return torch.stack(rows, dim=1)
+
+    @torch.no_grad()
+    def q(self) -> list[Floats]:
+        """The values of the tables, laid out like `prefix_q`."""
+        return [self.values.values(table).double().numpy() for table in self.tables]
+
+    def worst_error(self, expected: list[Floats], states: np.ndarray) -> float:
+        """Largest difference from `expected` (laid out like `prefix_q`) over the chosen states and all prefixes."""
+        pairs = zip(self.q(), expected, strict=True)
+        return max(float(np.abs(found[states] - exact[states]).max()) for found, exact in pairs)
