@@ -1,0 +1,15 @@
+"""What a trained run gives you: act, save, load."""
+
+from qseq.policies.base import Observation, Policy
+from qseq.policies.locate import locate_policy, read_description
+from qseq.policies.token_policy import TokenPolicy, TokenPolicySpec, write_description
+
+__all__ = [
+    "Observation",
+    "Policy",
+    "TokenPolicy",
+    "TokenPolicySpec",
+    "locate_policy",
+    "read_description",
+    "write_description",
+]

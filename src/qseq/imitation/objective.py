@@ -1,0 +1,50 @@
+"""Behaviour cloning over action tokens: cross-entropy of every token given the ones before it.
+
+Legend: B batch, A action tokens of one decision, K bins.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qseq.actions import ActionTokenizer
+from qseq.episodes import WindowBatch, WindowSpec
+from qseq.networks.action_network import ActionNetwork
+from qseq.policies.windows import decision_tokens_of, observation_at
+from qseq.training import Losses
+
+
+class CloningObjective:
+    """Mean negative log-likelihood of the tokens of the decision at t.
+
+    Args:
+        tokenizer: actions <-> tokens.
+        spec: the shape of the windows.
+        word_ids_IW: hashed words of the data set's instructions, row by instruction id.
+    """
+
+    def __init__(self, tokenizer: ActionTokenizer, spec: WindowSpec, word_ids_IW: Tensor) -> None:
+        self.tokenizer = tokenizer
+        self.spec = spec
+        self.word_ids_IW = word_ids_IW
+
+    def loss(self, batch: WindowBatch, online: nn.Module, target: nn.Module | None) -> Losses:
+        """See the class; `target` is not used."""
+        network = cast(ActionNetwork, online)
+        tokens_BA, weights_BA = decision_tokens_of(batch, self.tokenizer)
+        self.word_ids_IW = self.word_ids_IW.to(tokens_BA.device)
+        instruction_BD = network.embed_words(self.word_ids_IW)[batch.instruction_ids]
+        context_BSD = network.encode(observation_at(batch, self.spec), instruction_BD)
+        logits_BAK = network.decode(context_BSD, tokens_BA[:, :-1]).float()
+        if self.tokenizer.token_mask is not None:
+            logits_BAK = logits_BAK.masked_fill(~self.tokenizer.token_mask.to(logits_BAK.device), -torch.inf)
+        losses_BA = functional.cross_entropy(logits_BAK.transpose(1, 2), tokens_BA, reduction="none")
+        total = (losses_BA * weights_BA).sum() / weights_BA.sum()
+        with torch.no_grad():
+            hits_BA = (logits_BAK.argmax(-1) == tokens_BA).float()
+            accuracy = (hits_BA * weights_BA).sum() / weights_BA.sum()
+        return Losses(total=total, terms={"accuracy": accuracy})

@@ -1,0 +1,124 @@
+"""Observation, instruction and action prefix -> logits of the next action token. Robots and imitation share it.
+
+Legend: B batch, F frames of history, S observation tokens, P tokens of a prefix, K bins, W words, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from qseq.networks.action_decoder import ActionDecoder
+from qseq.networks.attention import DecodingCache
+from qseq.networks.observation import ObservationEncoder, make_field_encoder
+from qseq.networks.text import word_ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Sizes of the network."""
+
+    dim: int = 128
+    """Width of every token."""
+    encoder_depth: int = 1
+    """Transformer blocks over the observation tokens."""
+    decoder_depth: int = 2
+    """Transformer blocks over the action tokens."""
+    heads: int = 4
+    """Attention heads of the encoder, and the width of one."""
+    dim_head: int = 32
+    decoder_heads: int = 4
+    """Attention heads of the decoder, and the width of one."""
+    decoder_dim_head: int = 32
+    ff_mult: int = 4
+    dropout: float = 0.0
+    tied: bool = False
+    """Score bins with their own embeddings instead of a projection of its own."""
+    instruction_vocabulary: int = 1024
+    """Buckets that the words of instructions are hashed to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldLayout:
+    """An observation field as the network reads it: shape of one frame, and what standardises it."""
+
+    shape: tuple[int, ...]
+    mean: Tensor
+    std: Tensor
+
+
+class ActionNetwork(nn.Module):
+    """Encoder of a short history and an instruction, and an autoregressive decoder over action tokens."""
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        fields: Mapping[str, FieldLayout],
+        *,
+        num_tokens: int,
+        num_bins: int,
+        history: int = 1,
+        outputs_per_bin: int = 1,
+        initial_logit: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.field_shapes = {name: layout.shape for name, layout in fields.items()}
+        encoders = {
+            name: make_field_encoder(name, layout.shape, config.dim, mean=layout.mean, std=layout.std)
+            for name, layout in fields.items()
+        }
+        self.encoder = ObservationEncoder(
+            encoders,
+            dict.fromkeys(encoders, 1),
+            dim=config.dim,
+            history=history,
+            depth=config.encoder_depth,
+            heads=config.heads,
+            dim_head=config.dim_head,
+            ff_mult=config.ff_mult,
+            dropout=config.dropout,
+            instruction_vocabulary=config.instruction_vocabulary,
+        )
+        self.decoder = ActionDecoder(
+            config.dim,
+            num_tokens=num_tokens,
+            num_bins=num_bins,
+            depth=config.decoder_depth,
+            heads=config.decoder_heads,
+            dim_head=config.decoder_dim_head,
+            ff_mult=config.ff_mult,
+            dropout=config.dropout,
+            tied=config.tied,
+            outputs_per_bin=outputs_per_bin,
+            initial_logit=initial_logit,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.start_D.device
+
+    def word_ids(self, texts: list[str]) -> Tensor:
+        """Texts -> what `embed_words` reads, int64 `[B, W]`."""
+        return word_ids(texts, vocabulary=self.encoder.instruction.vocabulary).to(self.device)
+
+    def embed_words(self, word_ids_BW: Tensor) -> Tensor:
+        """`[B, W]` -> instruction embeddings `[B, D]`."""
+        out: Tensor = self.encoder.instruction(word_ids_BW)
+        return out
+
+    def embed_texts(self, texts: list[str]) -> Tensor:
+        """Instruction embeddings `[B, D]`; an empty text gives the null instruction."""
+        return self.embed_words(self.word_ids(texts))
+
+    def encode(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
+        """Each field `[B, F, *shape]` -> context `[B, S, D]`."""
+        out: Tensor = self.encoder(observation, instruction_BD)
+        return out
+
+    def decode(self, context_BSD: Tensor, prefix_BP: Tensor, cache: DecodingCache | None = None) -> Tensor:
+        """Logits `[B, P + 1, K]` of the tokens after every part of the prefix."""
+        out: Tensor = self.decoder(context_BSD, prefix_BP, cache)
+        return out

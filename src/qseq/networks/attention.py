@@ -1,0 +1,147 @@
+"""Attention and transformer blocks with a key/value cache.
+
+Legend: B batch, T query positions, S context positions, H heads, D model width, E width of one head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass
+class LayerCache:
+    """Keys and values one block has seen so far: of its own tokens, which grow, and of its context, which does not."""
+
+    self_keys_BHTE: Tensor | None = None
+    self_values_BHTE: Tensor | None = None
+    context_keys_BHSE: Tensor | None = None
+    context_values_BHSE: Tensor | None = None
+
+
+@dataclass
+class DecodingCache:
+    """One `LayerCache` per block, and how many tokens have been decoded."""
+
+    layers: list[LayerCache]
+    length: int = field(default=0)
+
+
+def split_heads(x_BTD: Tensor, heads: int) -> Tensor:
+    """[B, T, H*E] -> [B, H, T, E]."""
+    batch, length, _ = x_BTD.shape
+    return x_BTD.view(batch, length, heads, -1).transpose(1, 2)
+
+
+def merge_heads(x_BHTE: Tensor) -> Tensor:
+    """[B, H, T, E] -> [B, T, H*E]."""
+    return x_BHTE.transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017, section 3.2), causal or not.
+
+    Query, key and value come from one matrix product.
+    """
+
+    def __init__(self, dim: int, *, heads: int, dim_head: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
+        self.to_out = nn.Linear(heads * dim_head, dim, bias=False)
+
+    def forward(
+        self, x_BTD: Tensor, *, causal: bool = False, mask_TT: Tensor | None = None, cache: LayerCache | None = None
+    ) -> Tensor:
+        """`mask_TT` is boolean, True where a query (row) may look. With a cache, `x_BTD` holds only the new tokens."""
+        query, key, value = (split_heads(x, self.heads) for x in self.to_qkv(x_BTD).chunk(3, dim=-1))
+        if cache is not None:
+            if cache.self_keys_BHTE is not None and cache.self_values_BHTE is not None:
+                key = torch.cat((cache.self_keys_BHTE, key), dim=2)
+                value = torch.cat((cache.self_values_BHTE, value), dim=2)
+                new, seen = query.shape[2], key.shape[2]
+                # Without this mask `is_causal` would align the new queries with the oldest keys.
+                if causal and new > 1:
+                    mask_TT = torch.ones(new, seen, dtype=torch.bool, device=key.device).tril(seen - new)
+                causal = False
+            cache.self_keys_BHTE, cache.self_values_BHTE = key, value
+        dropout = self.dropout if self.training else 0.0
+        causal = causal and mask_TT is None and query.shape[2] > 1
+        attended = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask_TT, dropout_p=dropout, is_causal=causal
+        )
+        out: Tensor = self.to_out(merge_heads(attended))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Attention of token positions to a fixed context, whose keys and values are computed once when cached."""
+
+    def __init__(self, dim: int, *, heads: int, dim_head: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.to_q = nn.Linear(dim, heads * dim_head, bias=False)
+        self.to_kv = nn.Linear(dim, 2 * heads * dim_head, bias=False)
+        self.to_out = nn.Linear(heads * dim_head, dim, bias=False)
+
+    def forward(self, x_BTD: Tensor, context_BSD: Tensor, *, cache: LayerCache | None = None) -> Tensor:
+        query = split_heads(self.to_q(x_BTD), self.heads)
+        if cache is not None and cache.context_keys_BHSE is not None and cache.context_values_BHSE is not None:
+            key, value = cache.context_keys_BHSE, cache.context_values_BHSE
+        else:
+            key, value = (split_heads(x, self.heads) for x in self.to_kv(context_BSD).chunk(2, dim=-1))
+            if cache is not None:
+                cache.context_keys_BHSE, cache.context_values_BHSE = key, value
+        dropout = self.dropout if self.training else 0.0
+        out: Tensor = self.to_out(
+            merge_heads(functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout))
+        )
+        return out
+
+
+class FeedForward(nn.Sequential):
+    """Position-wise two-layer network (Vaswani et al. 2017, section 3.3) with GELU."""
+
+    def __init__(self, dim: int, *, mult: int = 4, dropout: float = 0.0) -> None:
+        super().__init__(
+            nn.Linear(dim, mult * dim), nn.GELU(approximate="tanh"), nn.Dropout(dropout), nn.Linear(mult * dim, dim)
+        )
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm block: self-attention, cross-attention when `cross` is set, feed-forward."""
+
+    def __init__(
+        self, dim: int, *, heads: int, dim_head: int, ff_mult: int = 4, dropout: float = 0.0, cross: bool = False
+    ) -> None:
+        super().__init__()
+        self.self_norm = nn.LayerNorm(dim)
+        self.self_attention = SelfAttention(dim, heads=heads, dim_head=dim_head, dropout=dropout)
+        self.cross_norm = nn.LayerNorm(dim) if cross else None
+        self.cross_attention = CrossAttention(dim, heads=heads, dim_head=dim_head, dropout=dropout) if cross else None
+        self.ff_norm = nn.LayerNorm(dim)
+        self.feed_forward = FeedForward(dim, mult=ff_mult, dropout=dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        context_BSD: Tensor | None = None,
+        *,
+        causal: bool = False,
+        mask_TT: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        attended = self.self_attention(self.self_norm(x_BTD), causal=causal, mask_TT=mask_TT, cache=cache)
+        x_BTD = x_BTD + self.dropout(attended)
+        if self.cross_attention is not None and self.cross_norm is not None:
+            if context_BSD is None:
+                raise ValueError("a block with cross-attention needs a context")
+            x_BTD = x_BTD + self.dropout(self.cross_attention(self.cross_norm(x_BTD), context_BSD, cache=cache))
+        out: Tensor = x_BTD + self.dropout(self.feed_forward(self.ff_norm(x_BTD)))
+        return out

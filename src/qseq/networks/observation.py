@@ -1,0 +1,101 @@
+"""Observation and instruction -> a sequence of tokens for the action decoder to attend to.
+
+Legend: B batch, F frames of history, S tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from qseq.errors import RequestError
+from qseq.networks.attention import TransformerBlock
+from qseq.networks.text import InstructionEncoder
+
+
+class VectorEncoder(nn.Module):
+    """A field of numbers -> one token a frame: standardise, clip far outliers, two-layer network."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, dim: int, *, mean: Tensor, std: Tensor, clip: float = 10.0) -> None:
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", mean.flatten().float())
+        self.register_buffer("std", std.flatten().float())
+        size = self.mean.numel()
+        self.network = nn.Sequential(
+            nn.Linear(size, 2 * dim), nn.GELU(approximate="tanh"), nn.LayerNorm(2 * dim), nn.Linear(2 * dim, dim)
+        )
+
+    def forward(self, frames_BF: Tensor) -> Tensor:
+        """`[B, F, *shape]` -> `[B, F, 1, D]`."""
+        x = (frames_BF.flatten(2).float() - self.mean) / self.std
+        out: Tensor = self.network(x.clamp(-self.clip, self.clip))
+        return out.unsqueeze(2)
+
+
+def make_field_encoder(name: str, shape: tuple[int, ...], dim: int, *, mean: Tensor, std: Tensor) -> nn.Module:
+    """The encoder of one observation field: a module `[B, F, *shape] -> [B, F, tokens, D]`.
+
+    This is the place where camera encoders join: a field of three dimensions is an image.
+    """
+    if len(shape) == 3:
+        raise RequestError(
+            f"observation field '{name}' has shape {shape}, an image: this version reads state vectors only; "
+            "leave the field out with data.fields"
+        )
+    return VectorEncoder(dim, mean=mean, std=std)
+
+
+class ObservationEncoder(nn.Module):
+    """Fields of a short history and an instruction -> tokens `[B, S, D]`.
+
+    Every frame of every field gives its tokens; the instruction gives one and shifts all others; a frame-causal
+    transformer mixes them (a token looks at its own and earlier frames, and at the instruction).
+    """
+
+    mask_SS: Tensor
+
+    def __init__(
+        self,
+        field_encoders: Mapping[str, nn.Module],
+        tokens_per_field: Mapping[str, int],
+        *,
+        dim: int,
+        history: int,
+        depth: int,
+        heads: int,
+        dim_head: int,
+        ff_mult: int = 4,
+        dropout: float = 0.0,
+        instruction_vocabulary: int = 1024,
+    ) -> None:
+        super().__init__()
+        self.fields = tuple(field_encoders)
+        self.history = history
+        # Field names may hold dots or slashes, module names may not: encoders are kept by order.
+        self.encoders = nn.ModuleList(field_encoders[name] for name in self.fields)
+        tokens_a_frame = sum(tokens_per_field[name] for name in self.fields)
+        self.instruction = InstructionEncoder(dim, vocabulary=instruction_vocabulary)
+        self.frame_position_FSD = nn.Parameter(torch.randn(history, tokens_a_frame, dim) * 0.02)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(dim, heads=heads, dim_head=dim_head, ff_mult=ff_mult, dropout=dropout)
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(dim)
+        frame_of_S = torch.cat((torch.zeros(1), torch.arange(history).repeat_interleave(tokens_a_frame) + 1))
+        self.register_buffer("mask_SS", frame_of_S[:, None] >= frame_of_S[None, :], persistent=False)
+
+    def forward(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
+        """`observation[name]` is `[B, F, *shape]`; `instruction_BD` comes from `self.instruction`."""
+        encoded = [encoder(observation[name]) for name, encoder in zip(self.fields, self.encoders, strict=True)]
+        frames_BFSD = torch.cat(encoded, dim=2) + self.frame_position_FSD + instruction_BD[:, None, None]
+        x_BSD = torch.cat((instruction_BD[:, None], frames_BFSD.flatten(1, 2)), dim=1)
+        for block in self.blocks:
+            x_BSD = block(x_BSD, mask_TT=self.mask_SS)
+        out: Tensor = self.norm(x_BSD)
+        return out

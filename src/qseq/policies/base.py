@@ -1,0 +1,86 @@
+"""What every trained run gives you. Evaluation, collection, serving and reports see only this."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+Observation = Mapping[str, Any] | np.ndarray
+
+
+class Policy(ABC):
+    """Acts on observations; remembers what it needs for each environment apart."""
+
+    kind: ClassVar[str]
+    """Name under which the registry finds the class."""
+
+    @property
+    @abstractmethod
+    def observation_fields(self) -> dict[str, tuple[int, ...]]:
+        """Fields it reads and the shape of one frame of each."""
+
+    @property
+    @abstractmethod
+    def action_space(self) -> dict[str, Any]:
+        """JSON form of the space its actions lie in."""
+
+    @abstractmethod
+    def act(
+        self,
+        observation: Observation,
+        instruction: str | Sequence[str] | None = None,
+        *,
+        environment_ids: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        """The action for one observation, or a batch of actions for a batch (every field with one dimension more).
+
+        Args:
+            observation: the newest frame of every field; a bare array means the field "state".
+            instruction: one text for all, or one for each row.
+            environment_ids: which environment each row belongs to; rows are 0, 1, ... by default.
+
+        Raises:
+            RequestError: a field is missing or has another shape.
+        """
+
+    @abstractmethod
+    def reset(self, environment_ids: Sequence[int] | None = None) -> None:
+        """Forget these environments (all by default): their next observation starts an episode."""
+
+    @abstractmethod
+    def seed(self, seed: int) -> None:
+        """Fix the random choices of decoding from here on."""
+
+    @abstractmethod
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `policy.json` and `model.safetensors` into a folder."""
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> Policy:
+        """Load from a folder, a run folder or a Hugging Face Hub repository. No stored code is executed.
+
+        Raises:
+            RequestError: there is no policy at `source`.
+            DataError: its files are damaged.
+        """
+
+    def push_to_hub(self, repo_id: str, *, private: bool = True) -> str:
+        """Upload the folder `save_pretrained` writes; returns the commit's address."""
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What it is, as plain data: kind, sizes, decoding."""

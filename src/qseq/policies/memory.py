@@ -1,0 +1,36 @@
+"""The last frames each environment showed, for policies that look back.
+
+Legend: B rows of a batch, F frames of history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+class FrameMemory:
+    """Keeps F frames per environment; an episode's first frame fills the places before it."""
+
+    def __init__(self, history: int) -> None:
+        self.history = history
+        self._frames: dict[int, dict[str, list[np.ndarray]]] = {}
+
+    def forget(self, environment_ids: Sequence[int] | None = None) -> None:
+        if environment_ids is None:
+            self._frames.clear()
+        else:
+            for environment in environment_ids:
+                self._frames.pop(environment, None)
+
+    def push(self, frames: Mapping[str, np.ndarray], environment_ids: Sequence[int]) -> dict[str, np.ndarray]:
+        """Newest frames `[B, *shape]` -> windows `[B, F, *shape]`, oldest first."""
+        if self.history == 1:
+            return {name: values[:, None] for name, values in frames.items()}
+        for row, environment in enumerate(environment_ids):
+            remembered = self._frames.setdefault(environment, {})
+            for name, values in frames.items():
+                known = remembered.get(name) or [values[row]] * self.history
+                remembered[name] = [*known[1:], values[row]]
+        return {name: np.stack([np.stack(self._frames[e][name]) for e in environment_ids]) for name in frames}

@@ -1,0 +1,137 @@
+"""From data sources to what a family of token policies trains on: windows, tokenizer, network layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from qseq.actions import ActionTokenizer, make_tokenizer
+from qseq.configuration import NonNegativeInt, PositiveInt
+from qseq.episodes import EpisodeView, Windows, WindowSpec
+from qseq.episodes.sources import open_source
+from qseq.episodes.statistics import compute_statistics
+from qseq.errors import RequestError
+from qseq.networks.action_network import FieldLayout, NetworkConfig
+from qseq.networks.text import word_ids
+from qseq.policies.token_policy import TokenPolicySpec
+
+_QUANTILE_SAMPLES = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which part of the data is read, and how it is cut."""
+
+    fields: tuple[str, ...] = ()
+    """Observation fields the policy reads; all of them if empty."""
+    history: PositiveInt = 1
+    """Frames of one observation, the newest included."""
+    successes_only: bool = False
+    """Train on successful episodes only."""
+    verify: bool = True
+    """Check every value of the data (finite, within bounds) before training."""
+    limit_episodes: NonNegativeInt = 0
+    """Read only the first so many episodes; 0 reads all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionConfig:
+    """How actions become tokens."""
+
+    num_bins: PositiveInt = 64
+    bins: Literal["uniform", "quantile"] = "uniform"
+    chunk: PositiveInt = 1
+    """Consecutive actions that make one decision."""
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """What preparing gives."""
+
+    view: EpisodeView
+    windows: Windows
+    window_spec: WindowSpec
+    policy_spec: TokenPolicySpec
+    layouts: dict[str, FieldLayout]
+    word_ids_IW: Tensor
+    """Hashed words of the instructions, row by instruction id."""
+
+
+def open_view(sources: Sequence[str], config: DataConfig) -> EpisodeView:
+    """Several sources as one data set.
+
+    Raises:
+        DataError: a source is damaged, holds values that must not be, or no episode is left.
+    """
+    stores = [open_source(source) for source in sources]
+    if config.verify:
+        for store in stores:
+            store.verify()
+    view = EpisodeView(stores)
+    if config.successes_only:
+        view = view.successes()
+    if config.limit_episodes:
+        view = view.select(range(min(config.limit_episodes, view.num_episodes)))
+    return view
+
+
+def prepare(
+    view: EpisodeView,
+    *,
+    data: DataConfig,
+    actions: ActionConfig,
+    network: NetworkConfig,
+    bootstrap_steps: tuple[int, ...],
+    discount: float,
+    min_return: float,
+    batch_size: int,
+    seed: int,
+    extra: dict[str, Any],
+) -> PreparedData:
+    """Cut windows and lay out the network. `extra` is what the family stores with its policy.
+
+    Raises:
+        RequestError: a field named in `data.fields` is not in the data.
+    """
+    chosen = data.fields or tuple(view.fields)
+    missing = [name for name in chosen if name not in view.fields]
+    if missing:
+        raise RequestError(f"data.fields: found '{missing[0]}', expected some of {sorted(view.fields)}")
+    tokenizer = _tokenizer(view, actions, seed)
+    statistics = compute_statistics(view)
+    layouts = {
+        name: FieldLayout(
+            shape=tuple(view.fields[name].shape),
+            mean=torch.as_tensor(statistics[name].mean),
+            std=torch.as_tensor(statistics[name].std),
+        )
+        for name in chosen
+    }
+    spec = WindowSpec(
+        history=data.history,
+        bootstrap_steps=bootstrap_steps,
+        num_action_steps=max(actions.chunk, *bootstrap_steps) if bootstrap_steps else actions.chunk,
+    )
+    windows = Windows(view, spec, batch_size=batch_size, seed=seed, discount=discount, min_return=min_return)
+    policy_spec = TokenPolicySpec(
+        network=network,
+        fields={name: layout.shape for name, layout in layouts.items()},
+        history=data.history,
+        tokenizer=tokenizer,
+        action_space=view.action_space,
+        extra=extra,
+    )
+    words = word_ids(view.instructions or [""], vocabulary=network.instruction_vocabulary)
+    return PreparedData(view, windows, spec, policy_spec, layouts, words)
+
+
+def _tokenizer(view: EpisodeView, actions: ActionConfig, seed: int) -> ActionTokenizer:
+    needs_samples = view.action_space["type"] == "box"
+    samples = view.action_samples(_QUANTILE_SAMPLES, seed) if needs_samples else None
+    return make_tokenizer(
+        view.action_space, num_bins=actions.num_bins, bins=actions.bins, samples=samples, chunk=actions.chunk
+    )

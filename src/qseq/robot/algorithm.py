@@ -1,0 +1,77 @@
+"""The Q-Transformer as an algorithm the command line can train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from qseq.episodes import EpisodeView
+from qseq.errors import ConfigError
+from qseq.policies import write_description
+from qseq.policies.preparation import open_view, prepare
+from qseq.robot.config import QTransformerConfig
+from qseq.robot.objective import QObjective
+from qseq.robot.policy import QTransformerPolicy
+from qseq.training import Trainer
+
+
+def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, seed: int) -> Trainer:
+    """Everything that training needs, put together.
+
+    Raises:
+        ConfigError: a chunk of several actions with other horizons than its own, or returns outside the value's range.
+    """
+    objective = config.objective
+    if config.actions.chunk > 1 and objective.bootstrap_steps != (config.actions.chunk,):
+        raise ConfigError(
+            f"objective.bootstrap_steps: found {list(objective.bootstrap_steps)}, expected [{config.actions.chunk}], "
+            "the length of actions.chunk: a chunk is one decision, and the next decision comes after it"
+        )
+    _check_value_range(config, view)
+    prepared = prepare(
+        view,
+        data=config.data,
+        actions=config.actions,
+        network=config.network,
+        bootstrap_steps=objective.bootstrap_steps,
+        discount=objective.discount,
+        min_return=objective.value_low if objective.value != "unbounded" else float("-inf"),
+        batch_size=config.training.batch_size,
+        seed=seed,
+        extra={"value": objective.value_arguments(), "initial_value": objective.initial_value},
+    )
+    torch.manual_seed(seed)
+    network = QTransformerPolicy.build_network(prepared.policy_spec, prepared.layouts)
+    return Trainer(
+        QObjective(prepared.policy_spec.tokenizer, prepared.window_spec, objective, prepared.word_ids_IW),
+        network,
+        prepared.windows,
+        config.training,
+        run=run,
+        seed=seed,
+        save_model=lambda _, folder: write_description(QTransformerPolicy.kind, prepared.policy_spec, folder),
+        run_config=config,
+    )
+
+
+def train(config: QTransformerConfig, *, data: Sequence[str], run: Path, seed: int = 0, resume: bool = False) -> Path:
+    """Train into the run folder; returns the final checkpoint."""
+    return make_trainer(config, open_view(data, config.data), run=run, seed=seed).train(resume=resume)
+
+
+def _check_value_range(config: QTransformerConfig, view: EpisodeView) -> None:
+    """A bounded value must be able to hold the returns in the data."""
+    objective = config.objective
+    if objective.value == "unbounded":
+        return
+    returns = view.returns_to_go(objective.discount)
+    low, high = float(returns.min()), float(returns.max())
+    tolerance = 1e-6 * max(1.0, abs(low), abs(high))
+    if low < objective.value_low - tolerance or high > objective.value_high + tolerance:
+        raise ConfigError(
+            f"objective.value_low, objective.value_high: found [{objective.value_low}, {objective.value_high}], but "
+            f"discounted returns in the data span [{low:.6g}, {high:.6g}]: widen the range, or set "
+            "objective.value=unbounded"
+        )

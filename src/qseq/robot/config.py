@@ -1,0 +1,21 @@
+"""Everything a Q-Transformer run can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from qseq.networks.action_network import NetworkConfig
+from qseq.policies.preparation import ActionConfig, DataConfig
+from qseq.robot.objective import QObjectiveConfig
+from qseq.training import TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class QTransformerConfig:
+    """Q-Transformer on logged episodes. The defaults are those of the results in the README."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    actions: ActionConfig = field(default_factory=ActionConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    objective: QObjectiveConfig = field(default_factory=QObjectiveConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)

@@ -1,0 +1,186 @@
+"""The Q-Transformer objective: windows -> targets of every action token -> loss.
+
+Legend: B batch, M bootstrap horizons, A action tokens of one decision, P tokens of a prefix, K bins, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from qseq.actions import ActionTokenizer
+from qseq.episodes import WindowBatch, WindowSpec
+from qseq.policies.windows import decision_steps, decision_tokens_of, observation_after, observation_at
+from qseq.training import Losses
+from qseq.values import (
+    conservative_penalty,
+    decision_tokens,
+    horizon_values,
+    make_value_transform,
+    n_step_returns,
+    take_tokens,
+    token_backup,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QObjectiveConfig:
+    """What is learnt."""
+
+    discount: float = 0.99
+    """Gamma, per step of the environment."""
+    bootstrap_steps: tuple[int, ...] = (10,)
+    """Horizons n of the n-step return. Of several the best target counts (deterministic worlds only)."""
+    monte_carlo_bound: bool = True
+    """Targets are at least the return the episode achieved. Biased upward where transitions are stochastic."""
+    carry: bool = True
+    """Inside a decision, a token's target is at least that of the token after it, so a reward crosses the whole
+    decision in one backup. Biased upward where transitions are stochastic."""
+    conservative_weight: float = 1.0
+    """Weight of the pull of bins that were not taken towards the least value."""
+    value: Literal["bounded", "unbounded", "categorical"] = "bounded"
+    value_loss: Literal["mse", "bce"] = "mse"
+    value_low: float = 0.0
+    """Least possible return; also the floor of the conservative regulariser."""
+    value_high: float = 1.0
+    """Greatest possible return."""
+    value_atoms: int = 51
+    """Atoms of the categorical value."""
+    initial_value: float = 0.05
+    """Where Q starts, as a share of the range (bounded values)."""
+
+    def value_arguments(self) -> dict[str, Any]:
+        """Arguments of `make_value_transform`, as plain data to store with a policy."""
+        return {
+            "kind": self.value,
+            "low": self.value_low,
+            "high": self.value_high,
+            "loss": self.value_loss,
+            "num_atoms": self.value_atoms,
+        }
+
+
+class TokenQFunction(Protocol):
+    """What the objective asks of a network (and of the tables the tests put in its place)."""
+
+    def embed_words(self, word_ids_BW: Tensor) -> Tensor: ...
+
+    def encode(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor: ...
+
+    def decode(self, context_BSD: Tensor, prefix_BP: Tensor) -> Tensor:
+        """Logits `[B, P + 1, K, *atom_shape]`: of every bin of each token given the tokens before it."""
+
+
+class QObjective:
+    """Token-level temporal difference with a Monte-Carlo lower bound and a conservative regulariser.
+
+    `loss = 1/2 TD + conservative_weight * 1/2 regulariser`, both means over batch and tokens (Q-Transformer, Chebotar
+    et al. 2023, sections 4.1 to 4.3). The observation at t is encoded once by each network, those at t + n by the
+    target network only.
+
+    Args:
+        tokenizer: actions <-> tokens; a `ChunkTokens` makes h consecutive actions one decision.
+        spec: the shape of the windows; with a chunk of h, one horizon h.
+        word_ids_IW: hashed words of the data set's instructions, row by instruction id.
+    """
+
+    def __init__(
+        self, tokenizer: ActionTokenizer, spec: WindowSpec, config: QObjectiveConfig, word_ids_IW: Tensor
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.spec = spec
+        self.config = config
+        self.values = make_value_transform(**config.value_arguments())
+        self.word_ids_IW = word_ids_IW
+
+    def loss(self, batch: WindowBatch, online: nn.Module, target: nn.Module | None) -> Losses:
+        """See the class. Raises ValueError without a target network."""
+        if target is None:
+            raise ValueError("Q-learning needs a target network")
+        tokens_BA, token_weights_BA = decision_tokens_of(batch, self.tokenizer)
+        logits = self._logits(cast(TokenQFunction, online), batch, tokens_BA)
+        targets_BA = self.targets(batch, cast(TokenQFunction, target), tokens_BA)
+
+        taken = take_tokens(logits, tokens_BA)
+        difference = weighted_mean(self.values.loss(taken, targets_BA), token_weights_BA)
+        values_BAK = self.values.values(logits)
+        total = 0.5 * difference
+        terms = {"temporal_difference": difference}
+        if self.config.conservative_weight:
+            penalty = conservative_penalty(
+                values_BAK,
+                tokens_BA,
+                floor=self.config.value_low,
+                token_mask_AK=self._token_mask(values_BAK.device),
+                token_weights_BA=token_weights_BA,
+            )
+            total = total + 0.5 * self.config.conservative_weight * penalty
+            terms["conservative"] = penalty
+        terms["value_taken"] = weighted_mean(self.values.values(taken.detach()), token_weights_BA)
+        terms["target"] = weighted_mean(targets_BA, token_weights_BA)
+        return Losses(total=total, terms={name: term.detach() for name, term in terms.items()})
+
+    @torch.no_grad()
+    def targets(self, batch: WindowBatch, target: TokenQFunction, tokens_BA: Tensor) -> Tensor:
+        """Targets `[B, A]` by the one token backup."""
+        logits = self._logits(target, batch, tokens_BA)
+        prefix_values_BA = self._best(self.values.values(logits))
+        returns_BM, discounts_BM = n_step_returns(
+            batch.rewards,
+            batch.step_mask,
+            self.config.discount,
+            batch.bootstrap_steps,
+            batch.bootstrap_terminated,
+        )
+        next_BM = torch.stack(
+            [self._first_value(target, batch, index) for index in range(len(self.spec.bootstrap_steps))], dim=1
+        )
+        returns_B, discounts_B, next_B = horizon_values(returns_BM, discounts_BM, next_BM)
+        rewards_BA, discounts_BA, next_values_BA = decision_tokens(prefix_values_BA, next_B, returns_B, discounts_B)
+        steps = decision_steps(self.tokenizer)
+        if steps > 1:
+            # A decision cut short by the end of the episode ends at its last real token.
+            real_steps_B1 = batch.step_mask.sum(1, keepdim=True).clamp(max=steps)
+            last_B1 = real_steps_B1 * (self.tokenizer.num_tokens // steps) - 1
+            rewards_BA = rewards_BA.scatter(1, last_B1, returns_B[:, None])
+            discounts_BA = discounts_BA.scatter(1, last_B1, discounts_B[:, None])
+            next_values_BA = next_values_BA.scatter(1, last_B1, next_B[:, None])
+        bounds_B1 = batch.returns_to_go[:, None] if self.config.monte_carlo_bound else None
+        return token_backup(rewards_BA, discounts_BA, next_values_BA, bounds_B1, carry=self.config.carry)
+
+    def _instructions(self, network: TokenQFunction, batch: WindowBatch) -> Tensor:
+        # A data set has far fewer instructions than a batch has rows: embed each once.
+        self.word_ids_IW = self.word_ids_IW.to(batch.instruction_ids.device)
+        return network.embed_words(self.word_ids_IW)[batch.instruction_ids]
+
+    def _logits(self, network: TokenQFunction, batch: WindowBatch, tokens_BA: Tensor) -> Tensor:
+        observation = observation_at(batch, self.spec)
+        context_BSD = network.encode(observation, self._instructions(network, batch))
+        return network.decode(context_BSD, tokens_BA[:, :-1])
+
+    def _first_value(self, network: TokenQFunction, batch: WindowBatch, index: int) -> Tensor:
+        """Value `[B]` of the state reached at a horizon: the best bin of its first token."""
+        observation = observation_after(batch, self.spec, index)
+        context_BSD = network.encode(observation, self._instructions(network, batch))
+        no_tokens_B0 = torch.empty((len(batch), 0), dtype=torch.long, device=context_BSD.device)
+        return self._best(self.values.values(network.decode(context_BSD, no_tokens_B0)))[:, 0]
+
+    def _best(self, values_BPK: Tensor) -> Tensor:
+        """Maximum over the bins that exist: `[B, P, K]` -> `[B, P]`."""
+        mask_AK = self._token_mask(values_BPK.device)
+        if mask_AK is not None:
+            values_BPK = values_BPK.masked_fill(~mask_AK[: values_BPK.shape[1]], -torch.inf)
+        return values_BPK.amax(-1)
+
+    def _token_mask(self, device: torch.device) -> Tensor | None:
+        mask_AK = self.tokenizer.token_mask
+        return None if mask_AK is None else mask_AK.to(device)
+
+
+def weighted_mean(values_BA: Tensor, weights_BA: Tensor) -> Tensor:
+    """Mean over the tokens that count."""
+    return (values_BA * weights_BA).sum() / weights_BA.sum()
