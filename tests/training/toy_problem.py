@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qseq.configuration import load_config
+from qseq.configuration import from_dict
 from qseq.training import Losses, Trainer, TrainingConfig
 
 
@@ -60,11 +61,17 @@ def toy_config(**settings: Any) -> TrainingConfig:
 
 
 def toy_trainer(run: Path, config: TrainingConfig, *, delay: float = 0.0, **settings: Any) -> Trainer:
-    parts = {"objective": ToyObjective(), "model": ToyModel(), "batches": ToyBatches(delay=delay), "seed": 1, **settings}
+    parts = {"objective": ToyObjective(), "batches": ToyBatches(delay=delay), "seed": 1, **settings}
+    parts.setdefault("model", ToyModel())
     return Trainer(config=config, run=run, **parts)
 
 
 if __name__ == "__main__":
-    folder, resume, pause, *overrides = sys.argv[1:]
-    settings = load_config(TrainingConfig, overrides=overrides)
-    toy_trainer(Path(folder), settings, delay=float(pause)).train(resume=resume == "resume")
+    # One JSON argument: {"run": FOLDER, "resume": bool, "delay": seconds, "dropout": fraction, "config": {...}}
+    request = json.loads(sys.argv[1])
+    toy_trainer(
+        Path(request["run"]),
+        from_dict(TrainingConfig, request["config"]),
+        model=ToyModel(dropout=request["dropout"]),
+        delay=request["delay"],
+    ).train(resume=request["resume"])

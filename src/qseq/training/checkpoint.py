@@ -45,12 +45,12 @@ def write_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     write_atomic(checkpoints / "latest", f"{final.name}\n")
-    for old in _folders(checkpoints):
-        if old.name < final.name and old not in _folders(checkpoints)[-keep:]:
-            # Renamed first: a crash in the middle must not leave a folder that looks like a checkpoint.
-            rubbish = old.with_name(f".{old.name}.tmp")
-            old.rename(rubbish)
-            shutil.rmtree(rubbish, ignore_errors=True)
+    done = [folder for folder in _folders(checkpoints) if folder.name <= final.name]
+    for old in done[:-keep]:
+        # Renamed first: a crash in the middle must not leave a folder that looks like a checkpoint.
+        rubbish = old.with_name(f".{old.name}.tmp")
+        old.rename(rubbish)
+        shutil.rmtree(rubbish, ignore_errors=True)
     return final
 
 
@@ -65,7 +65,7 @@ def latest_checkpoint(run: Path) -> Path:
     pointer = checkpoints / "latest"
     if not pointer.is_file():
         raise RequestError(f"{run}: no checkpoint found (there is no {pointer}); train it first")
-    folder = checkpoints / pointer.read_text(encoding="utf-8").strip()
+    folder = checkpoints / pointer.read_text(encoding="utf-8", errors="replace").strip()
     if folder.parent != checkpoints or not folder.name.startswith("step_"):
         raise DataError(
             f"{pointer}: found '{folder.name[:80]}', expected the name of a checkpoint, such as step_00003000"

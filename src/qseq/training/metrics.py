@@ -23,6 +23,7 @@ class MetricWindow:
         self._names: list[tuple[str, ...]] = []
         self._steps: list[int] = []
         self._rows: list[Tensor] = []
+        self._looked_at = 0  # rows known to be finite, and on the CPU
 
     def add(self, step: int, names: Sequence[str], values: Tensor) -> None:
         """Note the scalars of one step: float32 [len(names)]."""
@@ -36,14 +37,16 @@ class MetricWindow:
         Raises:
             NonFiniteLossError: with the step, the term and the last good checkpoint.
         """
-        self._rows = [row.cpu() for row in self._rows]
-        for step, names, row in zip(self._steps, self._names, self._rows, strict=True):
+        for i in range(self._looked_at, len(self._rows)):
+            step, names, row = self._steps[i], self._names[i], self._rows[i].cpu()
+            self._rows[i] = row
             if bool(torch.isfinite(row).all()):
                 continue
             bad = {name: value for name, value in zip(names, row.tolist(), strict=True) if not math.isfinite(value)}
             # The total is bad because of a term, so name the term if there is one.
             name = next((name for name in bad if name not in ("loss", "grad_norm")), next(iter(bad)))
             raise NonFiniteLossError(step, name, bad[name], last_checkpoint)
+        self._looked_at = len(self._rows)
 
     def take_means(self) -> dict[str, Tensor]:
         """The mean of each scalar over the steps noted, as float64 scalars; then start anew."""
@@ -51,7 +54,7 @@ class MetricWindow:
         for names, row in zip(self._names, self._rows, strict=True):
             for name, value in zip(names, row.unbind(), strict=True):
                 columns.setdefault(name, []).append(value)
-        self._names, self._steps, self._rows = [], [], []
+        self._names, self._steps, self._rows, self._looked_at = [], [], [], 0
         return {name: torch.stack(values).double().mean() for name, values in columns.items()}
 
     def state(self) -> list[Any]:

@@ -32,8 +32,8 @@ class MovingAverage:
         self.model.requires_grad_(False).eval()
         source = dict(online.named_parameters())
         pairs = [(name, p) for name, p in self.model.named_parameters() if p is not source[name]]
-        self._target: list[Tensor] = [p.data for _, p in pairs]
-        self._online: list[Tensor] = [source[name].data for name, _ in pairs]
+        self._target: list[Tensor] = [p for _, p in pairs]
+        self._online: list[Tensor] = [source[name] for name, _ in pairs]
         self._target_buffers = list(self.model.buffers())
         self._online_buffers = list(online.buffers())
 

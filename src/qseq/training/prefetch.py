@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
+
+import torch
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """Move a tensor, anything else with a `.to(device)`, or a mapping, tuple or list of them."""
+    if hasattr(batch, "to"):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {key: to_device(item, device) for key, item in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(to_device(item, device) for item in batch)
+    return batch
 
 
 class Prefetcher:

@@ -19,7 +19,7 @@ import accelerate  # type: ignore[import-untyped]
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, send_to_device, set_seed  # type: ignore[import-untyped]
+from accelerate.utils import gather_object, set_seed  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 import qseq
@@ -34,7 +34,7 @@ from qseq.training.metrics import MetricsFile, MetricWindow
 from qseq.training.moving_average import MovingAverage, target_rate_at
 from qseq.training.objective import BatchSource, Objective
 from qseq.training.optimiser import load_optimiser_tensors, make_optimiser, optimiser_tensors
-from qseq.training.prefetch import Prefetcher
+from qseq.training.prefetch import Prefetcher, to_device
 from qseq.training.random_state import random_state, set_random_state
 from qseq.training.run_folder import RunConfig, check_new_run, check_same_config, checkpoint_to_resume
 from qseq.training.schedules import learning_rate_at
@@ -149,7 +149,7 @@ class Trainer:
                         target = self.average.model if self.average else None
                         callback(TrainerState(step, self.model, target, self.run, checkpoint))
                     progress.advance(text=text)
-                    if stopping:
+                    if stopping and step < config.steps:
                         stop.raise_now()
         finally:
             for tracker in self.accelerator.trackers:
@@ -163,7 +163,8 @@ class Trainer:
     def _step(self, step: int, prefetcher: Prefetcher) -> None:
         """The `step`-th optimiser step, counted from 1."""
         config = self.config
-        self.learner.train()
+        if not self.model.training:  # a callback may have used it
+            self.model.train()
         rows: list[Tensor] = []
         for micro_step in range(config.grad_accum_every):
             last = micro_step == config.grad_accum_every - 1
@@ -193,7 +194,7 @@ class Trainer:
             yield micro_step * world + rank
 
     def _load(self, index: int) -> Any:
-        return send_to_device(self.batches.batch_at(index), self.accelerator.device)
+        return to_device(self.batches.batch_at(index), self.accelerator.device)
 
     def _agree_to_stop(self, stop: StopRequest, step: int) -> bool:
         if self.accelerator.num_processes == 1:
