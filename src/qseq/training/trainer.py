@@ -105,6 +105,8 @@ class Trainer:
         check_accelerator(self.accelerator, config)
         self.metrics = MetricsFile(self.run / "metrics.jsonl")
         self.last_checkpoint: Path | None = None
+        # Reading a loss stalls a GPU, so there only `_log` and `_save` look for NaN.
+        self.looks_at_each_step = self.accelerator.device.type == "cpu"
 
     def train(self, resume: bool = False) -> Path:
         """Train up to `config.steps` and return the final checkpoint's folder.
@@ -177,7 +179,7 @@ class Trainer:
         grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
         values = torch.stack(rows).mean(dim=0) if len(rows) > 1 else rows[0]
         self.window.add(step, ("loss", *terms, "grad_norm"), torch.cat([values, grad_norm.detach().float().view(1)]))
-        if self.accelerator.device.type == "cpu":  # on a GPU looking would stall it: there `_log` and `_save` look
+        if self.looks_at_each_step:
             self.window.require_finite(self.last_checkpoint)
 
         for group in self.optimiser.param_groups:
