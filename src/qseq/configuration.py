@@ -284,7 +284,8 @@ def _unknown(key: str, valid: Sequence[str]) -> str:
 
     def likeness(name: str) -> float:
         whole = difflib.SequenceMatcher(None, key, name).ratio()
-        return max(whole, 0.95 * difflib.SequenceMatcher(None, last, name.rpartition(".")[2]).ratio() + 0.05 * whole)
+        # The right name in the wrong place counts nearly as much; of equal ones the first in the tree is taken.
+        return max(whole, 0.99 * difflib.SequenceMatcher(None, last, name.rpartition(".")[2]).ratio())
 
     nearest = max(valid, key=likeness, default=None)
     hint = f"; the nearest valid key is {nearest}" if nearest is not None else ""
