@@ -58,12 +58,13 @@ class OffscreenRenderer:
         model: `mujoco.MjModel`; its visual settings are changed for speed (no shadows, reflections or multisampling).
         height, width: pixels.
         camera: name of a camera of the model.
+        turned: the camera is mounted upside down; frames are turned by half a circle.
 
     Raises:
         RequestError: no OpenGL works, or the model has no such camera.
     """
 
-    def __init__(self, model: Any, height: int, width: int, camera: str, flip: bool = False) -> None:
+    def __init__(self, model: Any, height: int, width: int, camera: str, turned: bool = False) -> None:
         backend = choose_backend()
         os.environ.setdefault("PYOPENGL_PLATFORM", backend)
         import mujoco
@@ -90,7 +91,7 @@ class OffscreenRenderer:
         _open.add(self)
         self._mujoco = mujoco
         self._model = model
-        self._flip = flip
+        self._turned = turned
         self._scene = mujoco.MjvScene(model, 1000)
         self._options = mujoco.MjvOption()
         self._camera = mujoco.MjvCamera()
@@ -101,7 +102,7 @@ class OffscreenRenderer:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._buffers)
 
     def frame(self, data: Any) -> npt.NDArray[np.uint8]:
-        """The picture of the present state `data` (`mujoco.MjData`): uint8 [height, width, 3], upright."""
+        """The picture of the present state `data` (`mujoco.MjData`): uint8 [height, width, 3]."""
         mujoco = self._mujoco
         self._context.make_current()
         mujoco.mjv_updateScene(
@@ -110,8 +111,8 @@ class OffscreenRenderer:
         mujoco.mjr_render(self._viewport, self._scene, self._buffers)
         picture = np.empty((self._viewport.height, self._viewport.width, 3), dtype=np.uint8)
         mujoco.mjr_readPixels(picture, None, self._viewport, self._buffers)
-        # OpenGL's first row is the lowest; some Meta-World cameras are mounted upside down and mirror it.
-        return np.ascontiguousarray(picture[:, ::-1] if self._flip else picture[::-1])
+        # OpenGL's first row is the lowest.
+        return np.ascontiguousarray(picture[:, ::-1] if self._turned else picture[::-1])
 
     def close(self) -> None:
         """Free the OpenGL resources; the renderer cannot be used afterwards."""

@@ -71,10 +71,11 @@ class CorruptedExpert:
         wrong_goal, wrong_object: probabilities of the two kinds of error; together at most 1.
         goal_offset, object_offset: least and greatest distance of the error in metres, in a random horizontal
             direction.
+        overshoot: False keeps the wrong goal from lying beyond the true one (within 60 degrees of the line from the
+            object to it), where the way to it leads through the true goal and succeeds by accident.
         noise_scale: standard deviation of the action noise, or its (low, high) of which each episode draws one.
         noise_correlation: of the noise of one step with the next, in [0, 1).
         random_probability: probability that a step's action is drawn uniformly from the action space instead.
-        clean_random_probability: the same in clean episodes, when it differs.
         abandon: (low, high): give up after this fraction of the expert's usual number of steps, uniformly drawn.
 
     Raises:
@@ -90,10 +91,10 @@ class CorruptedExpert:
         wrong_object: float = 0.0,
         goal_offset: Sequence[float] = (0.1, 0.2),
         object_offset: Sequence[float] = (0.05, 0.12),
+        overshoot: bool = True,
         noise_scale: float | Sequence[float] = 0.3,
         noise_correlation: float = 0.8,
         random_probability: float = 0.1,
-        clean_random_probability: float | None = None,
         abandon: Sequence[float] | None = None,
     ) -> None:
         _probability("wrong_goal", wrong_goal)
@@ -109,22 +110,22 @@ class CorruptedExpert:
         self._expert: MetaWorldExpert | None = None
         self._last_step: int | None = None
         self._abandon = None if abandon is None else _range("abandon", abandon)
-        self._goal_error, self._object_error = np.zeros(3), np.zeros(3)
-        kind = rng.uniform()
         self._random_probability = random_probability
+        self._overshoot = overshoot
+        self._goal_error, self._object_error = np.zeros(3), np.zeros(3)
+        self._goal_offset: tuple[float, float] | None = None
+        self._object_offset: tuple[float, float] | None = None
+        kind = rng.uniform()
         if kind < wrong_goal:
-            self._goal_error = _horizontal(rng, _range("goal_offset", goal_offset))
+            self._goal_offset = _range("goal_offset", goal_offset)
         elif kind < wrong_goal + wrong_object:
-            self._object_error = _horizontal(rng, _range("object_offset", object_offset))
-        elif clean_random_probability is not None:
-            _probability("clean_random_probability", clean_random_probability)
-            self._random_probability = clean_random_probability
+            self._object_offset = _range("object_offset", object_offset)
         scales = (noise_scale, noise_scale) if isinstance(noise_scale, int | float) else noise_scale
         scale = float(rng.uniform(*_range("noise_scale", scales)))
         self._noise = CorrelatedNoise(rng, scale, noise_correlation, self._low.size)
 
     def reset(self, observation: Observation, info: dict[str, Any]) -> None:
-        """Learn which task it is."""
+        """Learn which task it is, and get it wrong if this episode is to."""
         task = info.get("task")
         if task not in EXPERT_STEPS:
             raise RequestError(
@@ -133,6 +134,12 @@ class CorruptedExpert:
             )
         self._expert = MetaWorldExpert(task)
         self._steps = 0
+        if self._goal_offset is not None:
+            self._goal_error = self._wrong_goal(np.asarray(observation["state"], dtype=np.float64), self._goal_offset)
+        if self._object_offset is not None:
+            self._object_error = _horizontal(
+                self._rng.uniform(0.0, 2.0 * np.pi), self._rng.uniform(*self._object_offset)
+            )
         if self._abandon is not None:
             self._last_step = max(1, round(self._rng.uniform(*self._abandon) * EXPERT_STEPS[task]))
 
@@ -157,12 +164,19 @@ class CorruptedExpert:
         """Whether the episode is abandoned now."""
         return self._last_step is not None and self._steps >= self._last_step
 
+    def _wrong_goal(self, state: npt.NDArray[np.float64], offset: tuple[float, float]) -> npt.NDArray[np.float64]:
+        if self._overshoot:
+            angle = self._rng.uniform(0.0, 2.0 * np.pi)
+        else:
+            ahead = state[GOAL_ENTRIES[0]] - state[OBJECT_ENTRIES[0]]
+            angle = np.arctan2(ahead[1], ahead[0]) + self._rng.uniform(np.pi / 3.0, 5.0 * np.pi / 3.0)
+        return _horizontal(float(angle), self._rng.uniform(*offset))
+
 
 corrupted_expert = CorruptedExpert
 
 
-def _horizontal(rng: np.random.Generator, lengths: tuple[float, float]) -> npt.NDArray[np.float64]:
-    angle, length = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(*lengths)
+def _horizontal(angle: float, length: float) -> npt.NDArray[np.float64]:
     return np.array([length * np.cos(angle), length * np.sin(angle), 0.0])
 
 
