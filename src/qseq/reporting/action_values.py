@@ -39,7 +39,10 @@ def action_value_section(runs: Sequence[Run], sources: Sequence[DataSource]) -> 
     index = typical_success(store)
     episode = store.episode(index)
     blocks, problems = [], []
-    for run in {run.method: run for run in reversed(runs)}.values():
+    first_runs: dict[str, Run] = {}
+    for run in runs:
+        first_runs.setdefault(run.method, run)
+    for run in first_runs.values():
         try:
             found = episode_values(run, episode)
         except (QseqError, OSError) as error:
@@ -68,11 +71,11 @@ def typical_success(store: EpisodeStore) -> int:
 
 
 def episode_values(run: Run, episode: Episode) -> EpisodeValues | None:
-    """None for a policy without action values, or of more dimensions than a page can show."""
-    from qseq.policies import load_policy
+    """None for a policy whose scores are not values, or of more dimensions than a page can show."""
+    from qseq.registry import load_policy
 
     policy: Any = load_policy(run.path)
-    if not hasattr(policy, "action_values"):
+    if "value" not in policy.describe().get("extra", {}):  # cloned behaviour scores bins by likelihood
         return None
     observations = {name: values[:-1] for name, values in episode.observations.items()}
     values = np.array(policy.action_values(observations, episode.instruction, episode.actions), dtype=np.float64)

@@ -72,10 +72,13 @@ def draw_curves(panels: Mapping[str, Mapping[str, Sequence[Curve]]], colours: Ma
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_visible(False)
     for axes, (metric, methods) in zip(grid.flat, panels.items(), strict=False):
-        axes.set_title(metric, color=INK)
+        axes.set_title(metric.replace("_", " "), color=INK)
         axes.grid(axis="y")
         axes.locator_params(axis="x", nbins=4)
-        axes.locator_params(axis="y", nbins=5)
+        if spans_decades(methods):
+            axes.set_yscale("log")
+        else:
+            axes.locator_params(axis="y", nbins=5)
         for method, curves in methods.items():
             for steps, values in curves:
                 axes.plot(steps, values, color=series_colour(colours[method]), linewidth=1.5, label=method)
@@ -83,6 +86,12 @@ def draw_curves(panels: Mapping[str, Mapping[str, Sequence[Curve]]], colours: Ma
         axes.set_xlabel("training step")
     add_legend(list(grid.flat), figure_legend=len({m for panel in panels.values() for m in panel}) > 1)
     return to_svg(figure, "Learning curves")
+
+
+def spans_decades(methods: Mapping[str, Sequence[Curve]]) -> bool:
+    """Whether a linear axis would flatten the smaller curves."""
+    values = np.concatenate([values for curves in methods.values() for _, values in curves])
+    return bool(values.min() > 0 and values.max() > 30 * values.min())
 
 
 def add_legend(axes: Sequence[Axes], *, figure_legend: bool) -> None:

@@ -28,7 +28,9 @@ def write_report(runs: Sequence[Path], out: Path, *, title: str | None = None) -
     """
     if not runs:
         raise RequestError("no run folder given; name at least one")
-    write_atomic(out, render_report([read_run(path) for path in dict.fromkeys(runs)], title=title))
+    page = render_report([read_run(path) for path in dict.fromkeys(runs)], title=title)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, page)
 
 
 def render_report(runs: Sequence[Run], *, title: str | None = None) -> str:

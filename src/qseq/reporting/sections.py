@@ -83,7 +83,9 @@ def curves_section(runs: Sequence[Run], colours: Mapping[str, int]) -> Section:
                 panels.setdefault(metric, {}).setdefault(run.method, []).append(curve)
     if not panels:
         return Section("Learning curves", "No run has two lines in its metrics.jsonl yet.")
-    chosen = sorted(panels, key=lambda metric: (metric not in ("loss", "total"), -len(panels[metric])))[:CURVES_WANTED]
+    order = ["loss", "temporal_difference", "conservative", "value_taken", "target", "accuracy"]
+    rank = {metric: place for place, metric in enumerate(order)}
+    chosen = sorted(panels, key=lambda metric: rank.get(metric, len(rank)))[:CURVES_WANTED]
     line = "What training logged, one line a run. Losses of different methods measure different things."
     return Section("Learning curves", line, figure(figures.draw_curves({m: panels[m] for m in chosen}, colours)))
 
