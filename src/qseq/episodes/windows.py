@@ -64,7 +64,7 @@ class _Places:
 
     episodes: np.ndarray
     steps: np.ndarray
-    left: np.ndarray  # steps to the episode's end, 1 at its last step; N where there are more
+    left: np.ndarray  # steps to the episode's end, 1 at its last step; N + 1 where there are more than N
     store_ids: np.ndarray
     step_rows: np.ndarray
     first_frames: np.ndarray
@@ -119,10 +119,10 @@ class Windows:
         self._episode_of_step = np.repeat(np.arange(view.num_episodes, dtype=np.int32), view.lengths)
         self._returns_to_go = view.returns_to_go(discount, min_return)
         self._backward = np.array([f for _, f in spec.frame_positions], dtype=np.int64)
-        # How the end of the episode cuts a window, for each number of steps left: rows 0 .. N. One lookup of a row
+        # How the end of the episode cuts a window, for each number of steps left: rows 0 .. N + 1. One lookup of a row
         # costs less than the comparisons it stands for.
         ahead, horizons = np.arange(spec.num_action_steps), np.array(spec.bootstrap_steps, dtype=np.int64)
-        left_L1 = np.arange(spec.num_action_steps + 1)[:, None]
+        left_L1 = np.arange(spec.num_action_steps + 2)[:, None]
         self._frames_ahead_LU = np.minimum([m for m, _ in spec.frame_positions], left_L1)
         self._steps_ahead_LN = np.maximum(np.minimum(ahead, left_L1 - 1), 0)
         self._step_mask_LN = ahead < left_L1
@@ -198,7 +198,7 @@ class Windows:
         return _Places(
             episodes=episodes,
             steps=steps,
-            left=np.minimum(np.take(view.lengths, episodes) - steps, self.spec.num_action_steps),
+            left=np.minimum(np.take(view.lengths, episodes) - steps, self.spec.num_action_steps + 1),
             store_ids=np.take(view.store_ids, episodes),
             step_rows=np.take(view.first_steps, episodes) + steps,
             first_frames=np.take(view.first_frames, episodes),
