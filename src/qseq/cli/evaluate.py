@@ -11,12 +11,14 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from qseq.cli._common import (
     add_environment,
     natural,
     override,
     parse_options,
+    percent,
     positive,
     require_file_name,
 )
