@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -40,7 +41,10 @@ def make_accelerator() -> Accelerator:
     """An Accelerator for the way this process was launched."""
     # Precision and accumulation are done by the trainer, where they can be read (and, unlike accelerate's, differ
     # between two trainers of one process). Some parameters may get no gradient in a step: a dropped condition.
-    return Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+    # Unless told so, accelerate takes several processes without a GPU for strangers: each would train alone.
+    cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
+    return Accelerator(cpu=cpu, kwargs_handlers=[handler])
 
 
 def check_accelerator(accelerator: Accelerator, config: TrainingConfig) -> None:
