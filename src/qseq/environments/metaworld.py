@@ -5,6 +5,7 @@ Made with `make_environment("qseq.environments.metaworld:qseq/metaworld-v3", {"t
 
 from __future__ import annotations
 
+import copy
 import difflib
 import sys
 from collections.abc import Sequence
@@ -191,7 +192,8 @@ def _make_simulator(task: str) -> Any:
         from metaworld.env_dict import ALL_V3_ENVIRONMENTS
     except ImportError as error:
         raise RequestError(f'metaworld cannot be imported ({error}): pip install "qseq[metaworld]"') from error
-    simulator = ALL_V3_ENVIRONMENTS[task]()
+    original: Any = ALL_V3_ENVIRONMENTS[task]
+    simulator = type(original.__name__, (original,), {"_initialize_simulation": _copy_of_compiled_model})()
     simulator._partially_observable = False
     # Cached while the goal was hidden: its bounds would clip every goal to zero.
     del simulator.sawyer_observation_space
@@ -200,6 +202,19 @@ def _make_simulator(task: str) -> Any:
     # The time limit is Gymnasium's; the simulator's own would raise.
     simulator.max_path_length = sys.maxsize
     return simulator
+
+
+_compiled: dict[str, Any] = {}
+
+
+def _copy_of_compiled_model(simulator: Any) -> tuple[Any, Any]:
+    """Compile each model file once a process: it takes as long as a whole episode, and evaluation wants many copies."""
+    import mujoco
+
+    if simulator.fullpath not in _compiled:
+        _compiled[simulator.fullpath] = mujoco.MjModel.from_xml_path(simulator.fullpath)
+    model = copy.copy(_compiled[simulator.fullpath])
+    return model, mujoco.MjData(model)
 
 
 def _checked_tasks(task: str | Sequence[str]) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ class RecipePart:
 # often and by more.
 _PUSH: Kwargs = {
     "wrong_goal": 0.45,
-    "wrong_object": 0.41,
+    "wrong_object": 0.4,
     "goal_offset": [0.12, 0.2],
     "object_offset": [0.05, 0.12],
     "noise_scale": 0.15,
@@ -51,7 +51,7 @@ _ERRORS = {"drawer-open-v3": _DRAWER}
 _HOPELESS: dict[str, Kwargs] = {
     "drawer-open-v3": {"wrong_goal": 0.0, "wrong_object": 1.0, "object_offset": [0.09, 0.16]},
 }
-_PUSH_HOPELESS: Kwargs = {"wrong_goal": 0.5, "wrong_object": 0.5, "overshoot": False, "object_offset": [0.06, 0.12]}
+_PUSH_HOPELESS: Kwargs = {"wrong_goal": 0.5, "wrong_object": 0.5, "overshoot": False, "object_offset": [0.07, 0.12]}
 _CLEAN: Kwargs = {"wrong_goal": 0.0, "wrong_object": 0.0}
 # The share of clean episodes, where 40 % of the actions are random, that gives 15 to 20 % successes.
 _SLOPPY_FRACTION = {"drawer-open-v3": 0.38}
@@ -74,7 +74,7 @@ def recipe(name: str, task: str = "push-v3") -> tuple[RecipePart, ...]:
     if name == "scarce":
         # Two parts, so that the number of successes hardly depends on the seed.
         rare = {**errors, **_CLEAN, "noise_scale": 0.1}
-        return _part("scarce", 0.965, task, hopeless), _part("scarce-clean", 0.035, task, rare)
+        return _part("scarce", 0.974, task, hopeless), _part("scarce-clean", 0.026, task, rare)
     if name == "sloppy-success":
         # Random actions cost time: the same longer limit for both parts, so that it does not tell them apart.
         sloppy = {**errors, **_CLEAN, "noise_scale": 0.05, "random_probability": 0.4}

@@ -1,0 +1,242 @@
+"""Collect episodes into a store; run the same collection again after a crash and it goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qseq.environments import DictObservation, make_environment, space_to_json
+from qseq.environments.recipes import ENV_ID, POLICY, recipe
+from qseq.episodes import Episode, EpisodeStore, FieldSpec, StoreSchema, StoreWriter
+from qseq.errors import RequestError
+from qseq.evaluation.actors import Actor, PolicyActor, make_actor
+from qseq.evaluation.compatibility import observation_spaces
+from qseq.evaluation.rollout import EpisodeRecord, rollout
+from qseq.progress import Progress
+
+if TYPE_CHECKING:
+    from qseq.policies import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionSummary:
+    """What `collect` did.
+
+    Attributes:
+        out: the store.
+        episodes: of this collection, now in the store.
+        collected: of these, added by this call.
+        steps, success_rate, mean_return, mean_length: over all episodes of this collection; success_rate is None
+            when nothing says what success is.
+        seconds: that this call took.
+    """
+
+    out: str
+    episodes: int
+    collected: int
+    steps: int
+    success_rate: float | None
+    mean_return: float
+    mean_length: float
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; the keys are the attributes."""
+        return asdict(self)
+
+
+def collect(
+    actor: Actor | Policy | str,
+    env_id: str,
+    env_kwargs: Mapping[str, Any] | None = None,
+    *,
+    episodes: int,
+    seed: int = 0,
+    out: str | Path,
+    policy_kwargs: Mapping[str, Any] | None = None,
+    num_envs: int = 1,
+    success_return: float | None = None,
+    instruction: str | None = None,
+    source: str | None = None,
+) -> CollectionSummary:
+    """Have `out` hold exactly `episodes` episodes of this collection, adding those that are missing.
+
+    Episode i depends on (seed, i) only, and episodes are added in order. A collection is known by its environment,
+    actor and seed (noted in each episode's metadata as "collection", with "source", "seed", "index" and "task"), so
+    another one, such as the next part of a recipe, is appended to the same store.
+
+    Args:
+        actor: "random", "scripted:package.module:NAME", a trained policy, or an `Actor`.
+        env_id, env_kwargs: see `make_environment`.
+        episodes: at least 1.
+        seed: of everything random.
+        out: the store's folder; created if needed.
+        policy_kwargs: arguments of a scripted policy.
+        num_envs: environments stepped together. A trained policy that decides by chance shares its chances between
+            them: keep 1 where each episode must be repeatable.
+        success_return: a return above it is a success, where the environment does not say.
+        instruction: told to a trained policy, and recorded, instead of what the environment says.
+        source: what the episodes' metadata calls the actor; its own name by default.
+
+    Raises:
+        RequestError: the environment cannot be made, does not fit the policy or the store; nothing was stepped.
+        DataError: `out` is damaged or an episode is not valid.
+        QseqError: an episode failed; names environment, episode and step. What was added before stays.
+    """
+    if episodes < 1 or num_envs < 1:
+        raise RequestError(f"episodes={episodes}, num_envs={num_envs}: expected at least 1 of each")
+    performer = _performer(actor, policy_kwargs, instruction, reseed=num_envs == 1)
+    kwargs = dict(env_kwargs or {})
+    started = time.perf_counter()
+    environments = [make_environment(env_id, kwargs)]
+    try:
+        performer.prepare(environments[0])
+        identity = _identity(performer, env_id, kwargs, seed)
+        base = {"source": source or performer.name, "seed": seed, "collection": identity}
+        with StoreWriter(Path(out), _schema(environments[0], env_id, kwargs)) as writer:
+            missing = _missing(Path(out), identity, episodes)
+            for _ in range(min(num_envs, len(missing)) - 1):
+                environments.append(make_environment(env_id, kwargs))
+            _add_missing(writer, performer, environments, missing, seed, base, success_return, instruction, episodes)
+    finally:
+        for env in environments:
+            env.close()
+    return _summary(Path(out), identity, len(missing), time.perf_counter() - started)
+
+
+def collect_recipe(
+    name: str, task: str = "push-v3", *, episodes: int, seed: int = 0, out: str | Path, num_envs: int = 1
+) -> list[CollectionSummary]:
+    """Collect `episodes` episodes as a recipe of `qseq.environments.recipes` says, one summary a part.
+
+    Part k has seed `1000 * seed + k`. Crash-safe like `collect`.
+
+    Raises:
+        RequestError: there is no such recipe or task, or too few episodes for its parts.
+    """
+    parts = recipe(name, task)
+    # Whole numbers that add up: each part ends where its cumulative share does.
+    ends = [round(episodes * sum(part.fraction for part in parts[: i + 1])) for i in range(len(parts))]
+    counts = np.diff([0, *ends]).tolist()
+    if min(counts) < 1:
+        raise RequestError(f"recipe '{name}' has {len(parts)} parts: {episodes} episodes are too few for each of them")
+    return [
+        collect(
+            POLICY,
+            ENV_ID,
+            part.env_kwargs,
+            episodes=count,
+            seed=1000 * seed + number,
+            out=out,
+            policy_kwargs=part.policy_kwargs,
+            num_envs=num_envs,
+            source=part.name,
+        )
+        for number, (part, count) in enumerate(zip(parts, counts, strict=True))
+    ]
+
+
+def _performer(
+    actor: Actor | Policy | str, kwargs: Mapping[str, Any] | None, instruction: str | None, reseed: bool
+) -> Actor:
+    if isinstance(actor, str):
+        actor = make_actor(actor, kwargs)
+    elif kwargs:
+        raise RequestError(f"policy arguments {dict(kwargs)} are for scripted policies only")
+    if isinstance(actor, Actor):
+        if instruction is not None:
+            raise RequestError("an instruction can be given to a trained policy only")
+        return actor
+    return PolicyActor(actor, instruction=instruction, reseed=reseed)
+
+
+def _identity(actor: Actor, env_id: str, env_kwargs: dict[str, Any], seed: int) -> str:
+    try:
+        text = json.dumps([env_id, env_kwargs, actor.fingerprint(), seed], sort_keys=True)
+    except TypeError as error:
+        raise RequestError(f"env_kwargs {env_kwargs} cannot be written as JSON: {error}") from error
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _schema(env: DictObservation, env_id: str, env_kwargs: dict[str, Any]) -> StoreSchema:
+    fields = {
+        name: FieldSpec(np.dtype(space.dtype).name, tuple(space.shape or ()))
+        for name, space in observation_spaces(env).items()
+    }
+    return StoreSchema(fields, space_to_json(env.action_space), {"id": env_id, "kwargs": env_kwargs})
+
+
+def _missing(out: Path, identity: str, episodes: int) -> list[int]:
+    present = {meta.get("index") for meta in EpisodeStore.open(out).metadata if meta.get("collection") == identity}
+    return [index for index in range(episodes) if index not in present]
+
+
+def _add_missing(
+    writer: StoreWriter,
+    actor: Actor,
+    environments: Sequence[DictObservation],
+    missing: list[int],
+    seed: int,
+    base: Mapping[str, Any],
+    success_return: float | None,
+    instruction: str | None,
+    total: int,
+) -> None:
+    if not missing:
+        return
+    finished: dict[int, EpisodeRecord] = {}
+    order = iter(missing)
+    following = next(order, None)
+    done, successes = total - len(missing), 0
+    with Progress("collecting", total=total, unit="episodes", done=done) as progress:
+        for number, record in enumerate(
+            rollout(actor, environments, missing, seed, keep_steps=True, success_return=success_return), start=1
+        ):
+            finished[record.index] = record
+            successes += bool(record.success)
+            # Added in order whatever ends first, so that the store does not depend on the number of environments.
+            while following is not None and following in finished:
+                writer.add(_episode(finished.pop(following), base, instruction))
+                following = next(order, None)
+            progress.advance(text=f"success {successes / number:.0%}")
+
+
+def _episode(record: EpisodeRecord, base: Mapping[str, Any], instruction: str | None) -> Episode:
+    names = record.observations[0]
+    metadata = {**base, "index": record.index}
+    if record.task is not None:
+        metadata["task"] = record.task
+    return Episode(
+        observations={name: np.stack([seen[name] for seen in record.observations]) for name in names},
+        actions=np.stack(record.actions),
+        rewards=np.asarray(record.rewards, dtype=np.float32),
+        terminated=record.terminated,
+        truncated=record.truncated,
+        success=record.success,
+        instruction=record.instruction if instruction is None else instruction,
+        metadata=metadata,
+    )
+
+
+def _summary(out: Path, identity: str, collected: int, seconds: float) -> CollectionSummary:
+    store = EpisodeStore.open(out)
+    ours = np.array([meta.get("collection") == identity for meta in store.metadata], dtype=bool)
+    success, lengths = store.success[ours], store.lengths[ours]
+    known = success[success >= 0]
+    return CollectionSummary(
+        out=str(out),
+        episodes=int(ours.sum()),
+        collected=collected,
+        steps=int(lengths.sum()),
+        success_rate=float(known.mean()) if known.size else None,
+        mean_return=float(store.returns()[ours].mean()),
+        mean_length=float(lengths.mean()),
+        seconds=seconds,
+    )
