@@ -121,6 +121,21 @@ def test_full_disk_while_flushing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert contents(tmp_path / "s") == before
 
 
+def test_full_disk_while_creating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with StoreWriter(tmp_path / "s", action_space=BOX) as writer:
+        monkeypatch.setattr("qseq.episodes.writer.write_atomic", refuse)
+        with pytest.raises(RequestError, match="no space left"):
+            writer.add(make_episode(5))
+        with pytest.raises(DataError, match="not an episode store"):
+            EpisodeStore.open(tmp_path / "s")
+        monkeypatch.undo()
+        writer.add(make_episode(5))
+    EpisodeStore.open(tmp_path / "s").verify()
+
+
 def opening_error(path: Path) -> str:
     """What opening the store complains about, "" if nothing."""
     try:

@@ -53,9 +53,9 @@ class Permutation:
         high = values >> self._low_bits
         for number, table in enumerate(self._tables):
             if number % 2:
-                low ^= np.take(table, high)
+                low ^= table.take(high)
             else:
-                high ^= np.take(table, low)
+                high ^= table.take(low)
         high <<= self._low_bits
         high |= low
         return high

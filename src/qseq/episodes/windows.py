@@ -73,8 +73,7 @@ class _Places:
     instruction_ids: np.ndarray
 
     def slice(self, first: int, last: int) -> _Places:
-        """Copies, so that whoever changes a batch in place does not change the block it came from."""
-        return _Places(*[part[first:last].copy() for part in vars(self).values()])
+        return _Places(*[part[first:last] for part in vars(self).values()])
 
 
 class Windows:
@@ -174,7 +173,7 @@ class Windows:
             raise RequestError(f"episodes: expected numbers from 0 to {self.view.num_episodes - 1}")
         if ((steps < 0) | (steps >= self.view.lengths[episodes])).any():
             raise RequestError("steps: expected numbers from 0 to the episode's length - 1")
-        return self._gather(self._places(episodes.copy(), steps.copy()))
+        return self._gather(self._places(episodes, steps))
 
     def _locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Episodes and steps at consecutive positions, int64 [positions] each."""
@@ -185,7 +184,7 @@ class Windows:
             for epoch in range(first, last + 1)
         ]
         places = parts[0] if first == last else np.concatenate(parts)
-        episodes = np.take(self._episode_of_step, places).astype(np.int64)
+        episodes = self._episode_of_step.take(places).astype(np.int64)
         return episodes, places - self._starts[episodes]
 
     def _permutation(self, epoch: int) -> Permutation:
@@ -198,27 +197,27 @@ class Windows:
         return _Places(
             episodes=episodes,
             steps=steps,
-            left=np.minimum(np.take(view.lengths, episodes) - steps, self.spec.num_action_steps + 1),
-            store_ids=np.take(view.store_ids, episodes),
-            step_rows=np.take(view.first_steps, episodes) + steps,
-            first_frames=np.take(view.first_frames, episodes),
-            terminated=np.take(view.terminated, episodes),
-            returns_to_go=np.take(self._returns_to_go, np.take(self._starts, episodes) + steps),
-            instruction_ids=np.take(view.instruction_ids, episodes),
+            left=np.minimum(view.lengths.take(episodes) - steps, self.spec.num_action_steps + 1),
+            store_ids=view.store_ids.take(episodes),
+            step_rows=view.first_steps.take(episodes) + steps,
+            first_frames=view.first_frames.take(episodes),
+            terminated=view.terminated.take(episodes),
+            returns_to_go=self._returns_to_go.take(self._starts.take(episodes) + steps),
+            instruction_ids=view.instruction_ids.take(episodes),
         )
 
     def _gather(self, places: _Places) -> WindowBatch:
-        view = self.view
+        view, left = self.view, places.left
         first_frame_B1 = places.first_frames[:, None]
-        frame_rows_BU = np.take(self._frames_ahead_LU, places.left, axis=0)
+        frame_rows_BU = self._frames_ahead_LU.take(left, axis=0)
         frame_rows_BU += first_frame_B1 + places.steps[:, None]
         if self.spec.history > 1:
             frame_rows_BU -= self._backward
             np.maximum(frame_rows_BU, first_frame_B1, out=frame_rows_BU)
-        step_rows_BN = np.take(self._steps_ahead_LN, places.left, axis=0)
+        step_rows_BN = self._steps_ahead_LN.take(left, axis=0)
         step_rows_BN += places.step_rows[:, None]
-        step_mask_BN = np.take(self._step_mask_LN, places.left, axis=0)
-        at_end_BM = np.take(self._at_end_LM, places.left, axis=0)
+        step_mask_BN = self._step_mask_LN.take(left, axis=0)
+        at_end_BM = self._at_end_LM.take(left, axis=0)
         at_end_BM &= places.terminated[:, None]
         rewards_BN = view.take("reward", places.store_ids, step_rows_BN)
         rewards_BN *= step_mask_BN
@@ -229,10 +228,11 @@ class Windows:
             actions=torch.from_numpy(view.take("action", places.store_ids, step_rows_BN)),
             rewards=torch.from_numpy(rewards_BN),
             step_mask=torch.from_numpy(step_mask_BN),
-            bootstrap_steps=torch.from_numpy(np.take(self._bootstrap_steps_LM, places.left, axis=0)),
+            bootstrap_steps=torch.from_numpy(self._bootstrap_steps_LM.take(left, axis=0)),
             bootstrap_terminated=torch.from_numpy(at_end_BM),
-            returns_to_go=torch.from_numpy(places.returns_to_go),
-            instruction_ids=torch.from_numpy(places.instruction_ids),
-            episodes=torch.from_numpy(places.episodes),
-            steps=torch.from_numpy(places.steps),
+            # Copied, so that whoever changes a batch in place does not change the block it came from.
+            returns_to_go=torch.from_numpy(places.returns_to_go.copy()),
+            instruction_ids=torch.from_numpy(places.instruction_ids.copy()),
+            episodes=torch.from_numpy(places.episodes.copy()),
+            steps=torch.from_numpy(places.steps.copy()),
         )

@@ -100,9 +100,7 @@ class StoreWriter:
 
     def close(self) -> None:
         """Close the files and let another writer in. May be called twice."""
-        for file in self._files.values():
-            file.close()
-        self._files = {}
+        self._close_files()
         self._lock.close()
 
     def __enter__(self) -> StoreWriter:
@@ -152,14 +150,18 @@ class StoreWriter:
         return self.schema.conform(episode, where)
 
     def _create(self, schema: StoreSchema) -> None:
-        with disk.translated_errors(self.path):
-            (self.path / COLUMN_FOLDER).mkdir(exist_ok=True)
-            self.schema = schema
-            self._open_files()
-            sync_folder(self.path / COLUMN_FOLDER)
-            # The schema comes last: a folder that has one is a whole store.
-            write_atomic(self.path / SCHEMA_FILE, schema_bytes(schema))
-            sync_folder(self.path.parent)
+        try:
+            with disk.translated_errors(self.path):
+                (self.path / COLUMN_FOLDER).mkdir(exist_ok=True)
+                self.schema = schema
+                self._open_files()
+                sync_folder(self.path / COLUMN_FOLDER)
+                # The schema comes last: a folder that has one is a whole store.
+                write_atomic(self.path / SCHEMA_FILE, schema_bytes(schema))
+                sync_folder(self.path.parent)
+        except BaseException:
+            self._close_files()  # so that the next episode tries again instead of writing to a store without a schema
+            raise
 
     def _open(self, schema: StoreSchema | None) -> None:
         self.schema = read_schema(self.path)
@@ -184,6 +186,11 @@ class StoreWriter:
         for name in self.schema.columns:
             self._files[name] = column_path(self.path, name).open("ab", buffering=0)
         self._files[LOG_FILE] = (self.path / LOG_FILE).open("ab", buffering=0)
+
+    def _close_files(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files = {}
 
     def _committed_bytes(self, name: str) -> int:
         assert self.schema is not None
