@@ -113,6 +113,17 @@ def test_each_step_once_an_epoch() -> None:
     assert orders[0] != orders[1] != orders[2]
 
 
+def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    def steps() -> list[list[int]]:
+        windows = Windows(a_view(), WindowSpec(), batch_size=5, seed=1, discount=1.0)
+        return [windows.batch_at(index).steps.tolist() for index in (0, 1, 2, 3, 7, 2, 30)]
+
+    whole = steps()
+    for size in (1, 10, 15):
+        monkeypatch.setattr("qseq.episodes.windows._WINDOWS_A_BLOCK", size)
+        assert steps() == whole
+
+
 def test_batches_are_pure_and_may_straddle_epochs() -> None:
     def make() -> Windows:
         return Windows(a_view(), WindowSpec(bootstrap_steps=(2,)), batch_size=7, seed=5, discount=1.0)

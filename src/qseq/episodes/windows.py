@@ -13,7 +13,7 @@ from qseq.episodes.view import EpisodeView
 from qseq.episodes.window_spec import WindowSpec
 from qseq.errors import RequestError
 
-_BATCHES_A_BLOCK = 16
+_WINDOWS_A_BLOCK = 16384
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ class Windows:
         self.spec = spec
         self.batch_size = batch_size
         self.seed = seed
+        self._batches_a_block = max(1, _WINDOWS_A_BLOCK // batch_size)
         self._steps_per_epoch = view.num_steps
         self._starts = np.cumsum(view.lengths) - view.lengths
         # Four bytes a step, as the returns take: a search among the ends takes as long as reading the window.
@@ -153,10 +154,10 @@ class Windows:
         if index < 0:
             raise RequestError(f"batch index: found {index}, expected at least 0")
         # Index arithmetic is done for several batches at a time: numpy's cost per call would otherwise outweigh it.
-        number, within = divmod(index, _BATCHES_A_BLOCK)
+        number, within = divmod(index, self._batches_a_block)
         block = self._block
         if block is None or block[0] != number:
-            size = _BATCHES_A_BLOCK * self.batch_size
+            size = self._batches_a_block * self.batch_size
             episodes, steps = self._locate(np.arange(number * size, (number + 1) * size))
             block = self._block = (number, self._places(episodes, steps))
         first = within * self.batch_size
