@@ -78,12 +78,33 @@ class TabularQ(nn.Module):
             rows.append(self.tables[token][state_index_B, prefix_index_B])
         return torch.stack(rows, dim=1)
 
+    def cells(self, state_index_B: Tensor, tokens_BA: Tensor) -> list[Tensor]:
+        """For each token the cell it takes, a flat index [B] into its table (scalar logits only)."""
+        cells, index_B = [], state_index_B
+        for token in range(self.num_tokens):
+            index_B = index_B * self.num_bins + tokens_BA[:, token]
+            cells.append(index_B)
+        return cells
+
+    def sums(self, cells: list[Tensor], values_BA: Tensor) -> list[Tensor]:
+        """What falls into each cell, added up, laid out like the tables."""
+        return [
+            torch.bincount(cells_B, weights=values_B, minlength=table.numel()).reshape(table.shape)
+            for cells_B, values_B, table in zip(cells, values_BA.unbind(1), self.tables, strict=True)
+        ]
+
     @torch.no_grad()
     def q(self) -> list[Floats]:
         """The values of the tables, laid out like `prefix_q`."""
         return [self.values.values(table).double().numpy() for table in self.tables]
 
-    def worst_error(self, expected: list[Floats], states: np.ndarray) -> float:
-        """Largest difference from `expected` (laid out like `prefix_q`) over the chosen states and all prefixes."""
-        pairs = zip(self.q(), expected, strict=True)
-        return max(float(np.abs(found[states] - exact[states]).max()) for found, exact in pairs)
+    def worst_error(self, expected: list[Floats], where: np.ndarray | list[Tensor]) -> float:
+        """Largest difference from `expected` (laid out like `prefix_q`) over all prefixes.
+
+        `where` chooses states by a mask, or cells by how much fell into them.
+        """
+        worst = 0.0
+        for token, (found, exact) in enumerate(zip(self.q(), expected, strict=True)):
+            chosen = where if isinstance(where, np.ndarray) else where[token].numpy() > 0
+            worst = max(worst, float(np.abs(found - exact)[chosen].max()))
+        return worst

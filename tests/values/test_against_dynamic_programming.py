@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from qseq.episodes import Episode
-from qseq.values import decision_tokens, n_step_returns, returns_to_go, take_tokens, token_backup
+from qseq.values import decision_tokens, n_step_returns, returns_to_go, token_backup
 from support.tabular import (
     DISCOUNT,
     Mdp,
@@ -67,36 +67,24 @@ class Transitions:
 def solve(data: Transitions, table: TabularQ, *, carry: bool = False) -> None:
     """Set every cell of the table to the mean of its targets, again and again until nothing changes."""
     table.double()
-    cells = cell_indices(data, table)
-    counts = [
-        torch.bincount(cells_B, minlength=part.numel()) for cells_B, part in zip(cells, table.tables, strict=True)
-    ]
+    cells = table.cells(data.states, data.tokens)
+    visits = table.sums(cells, torch.ones_like(data.tokens))
     bounds_B1 = None if data.bounds is None else data.bounds.unsqueeze(1)
-    with torch.no_grad():
-        for _ in range(5000):
+    for _ in range(5000):
+        with torch.no_grad():
             prefix_values_BA = table(data.states, data.tokens).amax(-1)
             next_values_B = table.tables[0][data.reached, 0].amax(-1)
-            layout = decision_tokens(prefix_values_BA, next_values_B, data.returns, data.discounts)
-            targets_BA = token_backup(*layout, bounds_B1, carry=carry)
-            change = 0.0
-            for token, part in enumerate(table.tables):
-                sums = torch.bincount(cells[token], weights=targets_BA[:, token], minlength=part.numel())
-                updated = (sums / counts[token].clamp_min(1)).reshape(part.shape)
+        layout = decision_tokens(prefix_values_BA, next_values_B, data.returns, data.discounts)
+        sums = table.sums(cells, token_backup(*layout, bounds_B1, carry=carry))
+        change = 0.0
+        with torch.no_grad():
+            for part, sum_, count in zip(table.tables, sums, visits, strict=True):
+                updated = sum_ / count.clamp_min(1)
                 change = max(change, (updated - part).abs().max().item())
                 part.copy_(updated)
-            if change < 1e-7:
-                return
+        if change < 1e-7:
+            return
     raise AssertionError("the backup did not converge")
-
-
-def cell_indices(data: Transitions, table: TabularQ) -> list[Tensor]:
-    """For each token the flat index [B] into its table."""
-    numbered = TabularQ(table.tables[0].shape[0], table.num_tokens, table.num_bins)
-    for part in numbered.tables:
-        part.data = torch.arange(part.numel(), dtype=torch.float64).reshape(part.shape)
-    with torch.no_grad():
-        taken_BA = take_tokens(numbered(data.states, data.tokens), data.tokens)
-    return list(taken_BA.long().unbind(1))
 
 
 def table_for(mdp: Mdp) -> TabularQ:
