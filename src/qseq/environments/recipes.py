@@ -89,7 +89,7 @@ def recipe(name: str, task: str = "push-v3") -> tuple[RecipePart, ...]:
         second = {**errors, **_CLEAN, "noise_scale": 0.1}
         return (
             _part("first-half", 0.5, task, first),
-            _part("second-half", 0.5, task, second, start="part-way", start_range=[0.3, 0.7], start_noise=0.15),
+            _part("second-half", 0.5, task, second, start="part-way", start_range=[0.4, 0.65], start_noise=0.15),
         )
     raise RequestError(f"there is no recipe '{name}': expected one of {', '.join(RECIPES)}")
 

@@ -194,18 +194,17 @@ def _add_missing(
     finished: dict[int, EpisodeRecord] = {}
     order = iter(missing)
     following = next(order, None)
-    done, successes = total - len(missing), 0
+    done, known = total - len(missing), []
     with Progress("collecting", total=total, unit="episodes", done=done) as progress:
-        for number, record in enumerate(
-            rollout(actor, environments, missing, seed, keep_steps=True, success_return=success_return), start=1
-        ):
+        for record in rollout(actor, environments, missing, seed, keep_steps=True, success_return=success_return):
             finished[record.index] = record
-            successes += bool(record.success)
+            if record.success is not None:
+                known.append(record.success)
             # Added in order whatever ends first, so that the store does not depend on the number of environments.
             while following is not None and following in finished:
                 writer.add(_episode(finished.pop(following), base, instruction))
                 following = next(order, None)
-            progress.advance(text=f"success {successes / number:.0%}")
+            progress.advance(text=f"success {sum(known) / len(known):.0%}" if known else None)
 
 
 def _episode(record: EpisodeRecord, base: Mapping[str, Any], instruction: str | None) -> Episode:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qseq.environments import make_environment
 from qseq.errors import RequestError
 from qseq.evaluation.actors import Actor, PolicyActor
-from qseq.evaluation.result import EvaluationResult
+from qseq.evaluation.result import EvaluationResult, success_text
 from qseq.evaluation.rollout import EpisodeRecord, rollout
 from qseq.evaluation.video import VideoRecorder
 from qseq.progress import Progress
@@ -73,7 +73,6 @@ def evaluate(
         for _ in range(min(num_envs, episodes) - 1):
             environments.append(make_environment(env_id, env_kwargs, render=video is not None))
         records: list[EpisodeRecord] = []
-        successes = 0
         started = time.perf_counter()
         with Progress(f"evaluating in {env_id.rpartition(':')[2]}", total=episodes, unit="episodes") as progress:
             for record in rollout(
@@ -82,8 +81,7 @@ def evaluate(
                 if recorder is not None:
                     recorder.finish(record.index)
                 records.append(record)
-                successes += bool(record.success)
-                progress.advance(text=f"success {successes / len(records):.0%}")
+                progress.advance(text=success_text(records))
         seconds = time.perf_counter() - started
     finally:
         if recorder is not None:

@@ -88,6 +88,14 @@ class EvaluationResult:
         )
 
 
+def success_text(records: Sequence[EpisodeRecord]) -> str:
+    """ "success 40%", or the mean return where nothing says what success is; for progress."""
+    known = [record.success for record in records if record.success is not None]
+    if known:
+        return f"success {sum(known) / len(known):.0%}"
+    return f"return {np.mean([record.total_reward for record in records]):.3g}"
+
+
 def _summary(records: Sequence[EpisodeRecord], seed: int) -> dict[str, Any]:
     known = [record.success for record in records if record.success is not None]
     returns = [record.total_reward for record in records]
