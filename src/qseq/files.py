@@ -62,7 +62,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())  # mkstemp makes files private; these are ordinary ones
+            make_ordinary(temporary)  # mkstemp makes files private
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -105,6 +105,11 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file's content as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def make_ordinary(path: Path) -> None:
+    """Give a file the permissions that `open` would have given it: some libraries make theirs private."""
+    path.chmod(0o666 & ~_umask())
 
 
 def sync_folder(folder: Path) -> None:

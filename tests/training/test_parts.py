@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,6 +17,7 @@ from qseq.training import load_weights, save_tensors, tensors_of
 from qseq.training.moving_average import MovingAverage, target_rate_at
 from qseq.training.optimiser import decay_groups, make_optimiser
 from qseq.training.prefetch import Prefetcher
+from qseq.training.random_state import random_state, set_random_state
 from qseq.training.schedules import learning_rate_at
 from training.toy_problem import ToyModel, toy_config
 
@@ -117,3 +121,17 @@ def test_prefetcher_keeps_the_order_and_stops_early() -> None:
     with Prefetcher(load, iter(range(1000)), ahead=2) as prefetcher:
         assert [prefetcher.next() for _ in range(5)] == [0, 1, 2, 3, 4]
     assert len(loaded) < 12
+
+
+def test_random_states_return_through_json() -> None:
+    random.gauss(0, 1)  # leaves half a pair behind, which is part of the state
+    np.random.standard_normal()
+
+    def draw() -> tuple[float, float, float, float]:
+        return random.gauss(0, 1), random.random(), float(np.random.standard_normal()), float(torch.rand(()))
+
+    state = json.loads(json.dumps(random_state(torch.device("cpu"))))
+    first = draw()
+    draw()
+    set_random_state(state, torch.device("cpu"))
+    assert draw() == first

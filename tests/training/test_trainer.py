@@ -78,6 +78,8 @@ def test_learns_and_leaves_a_whole_run_folder(tmp_path: Path) -> None:
         "target.safetensors",
         "trainer.json",
     ]
+    (tmp_path / "ordinary").write_text("")
+    assert {path.stat().st_mode for path in final.iterdir()} == {(tmp_path / "ordinary").stat().st_mode}
     assert list((run / "tensorboard").glob("events.*"))
     assert load_config(RunConfig, file=run / "config.yaml") == RunConfig(training=config, seed=1)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from qseq.errors import DataError, RequestError
-from qseq.files import free_space_error, replace_folder, sha256, write_atomic
+from qseq.files import free_space_error, make_ordinary, replace_folder, sha256, write_atomic
 
 RECORD = "trainer.json"
 
@@ -39,6 +39,8 @@ def write_checkpoint(
         with free_space_error(final):
             temporary.mkdir(parents=True)
             fill(temporary)
+            for path in _files(temporary):
+                make_ordinary(path)  # safetensors makes its files private
             _write_record(temporary, record)
             replace_folder(temporary, final)
     except BaseException:
@@ -110,8 +112,7 @@ def remove_leftovers(checkpoints: Path) -> None:
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
     files = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        for path in _files(folder)
     }
     whole: dict[str, Any] = {**record, "files": files}
     whole["digest"] = _digest(whole)
@@ -130,6 +131,10 @@ def _verify(path: Path, size: int, digest: str) -> None:
         raise DataError(f"{path}: damaged: found {found} bytes, expected {size}; use another checkpoint")
     if (found_digest := sha256(path)) != digest:
         raise DataError(f"{path}: damaged: found sha256 {found_digest}, expected {digest}; use another checkpoint")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _folders(checkpoints: Path) -> list[Path]:

@@ -53,8 +53,11 @@ def check_accelerator(accelerator: Accelerator, config: TrainingConfig) -> None:
     Raises:
         ConfigError: they do.
     """
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        raise ConfigError(f"launched with {accelerator.distributed_type}: only data-parallel training is supported")
+    kind = accelerator.distributed_type
+    if kind != DistributedType.NO and not str(kind.value).startswith("MULTI_"):
+        raise ConfigError(
+            f"launched with accelerate's {kind.value}: expected data-parallel training on one or more devices"
+        )
     if accelerator.mixed_precision not in ("no", "fp32" if config.precision == "fp32" else config.precision):
         raise ConfigError(
             f"training.precision: found {config.precision}, but accelerate was launched with mixed precision "

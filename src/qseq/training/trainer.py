@@ -173,10 +173,10 @@ class Trainer:
             # Gradients are exchanged between processes once a step, with the last batch.
             with nullcontext() if last else self.accelerator.no_sync(self.learner):
                 total, terms = self.learner(prefetcher.next())
-                self.accelerator.backward(total / config.grad_accum_every)
+                (total / config.grad_accum_every).backward()
             rows.append(torch.stack([value.detach().float() for value in (total, *terms.values())]))
         limit = config.max_grad_norm or float("inf")
-        grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
+        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         values = torch.stack(rows).mean(dim=0) if len(rows) > 1 else rows[0]
         self.window.add(step, ("loss", *terms, "grad_norm"), torch.cat([values, grad_norm.detach().float().view(1)]))
         if self.looks_at_each_step:
@@ -266,7 +266,9 @@ class Trainer:
         learner = Learner(self.objective, self.model, self.config.precision, device)
         if self.config.compile:
             learner.compile()
-        self.learner, self.optimiser = self.accelerator.prepare(learner, make_optimiser(self.model, self.config))
+        self.learner = self.accelerator.prepare(learner)
+        # Not wrapped: for data-parallel training accelerate's optimiser adds nothing but a look-up a step.
+        self.optimiser = make_optimiser(self.model, self.config)
         # Copied only now: wrapping has made the weights of all processes equal.
         self.average = MovingAverage(self.model) if self.has_target else None
         learner.set_target(self.average.model if self.average else None)
@@ -305,22 +307,17 @@ class Trainer:
             save_tensors(weights, path)
         if self.average is not None:
             save_tensors(self.average.tensors(), folder / "target.safetensors")
-        save_tensors(optimiser_tensors(_bare(self.optimiser), self.model), folder / "optimizer.safetensors")
+        save_tensors(optimiser_tensors(self.optimiser, self.model), folder / "optimizer.safetensors")
 
     def _restore(self, folder: Path, record: dict[str, Any]) -> None:
         load_weights(self.model, folder / "model.safetensors")
         if self.average is not None:
             self.average.load(folder / "target.safetensors")
         path = folder / "optimizer.safetensors"
-        load_optimiser_tensors(_bare(self.optimiser), self.model, load_tensors(path), path)
+        load_optimiser_tensors(self.optimiser, self.model, load_tensors(path), path)
         mine = record["ranks"][self.accelerator.process_index]
         self.window.load_state(mine["window"])
         set_random_state(mine["random"], self.accelerator.device)
-
-
-def _bare(optimiser: Any) -> torch.optim.Optimizer:
-    inner: torch.optim.Optimizer = getattr(optimiser, "optimizer", optimiser)
-    return inner
 
 
 def _versions() -> dict[str, str]:
