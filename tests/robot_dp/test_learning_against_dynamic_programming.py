@@ -95,13 +95,7 @@ def test_shortcuts_are_exact_in_deterministic_worlds(seed: int, options: dict, t
     assert setting.worst_error(exact(mdp)) < TOLERANCE
 
 
-OPEN_DEFECT = pytest.mark.xfail(
-    strict=False,
-    reason="QObjective carries targets across the end of an episode inside a chunk; see token_backup(carry=)",
-)
-
-
-@pytest.mark.parametrize("carry", [False, pytest.param(True, marks=OPEN_DEFECT)])
+@pytest.mark.parametrize("carry", [False, True])
 @pytest.mark.parametrize("seed", range(5))
 def test_chunks_of_two_actions_in_deterministic_worlds(seed: int, carry: bool, tmp_path: Path) -> None:
     """Every pair of actions; a quarter of the windows have one step left, before a time limit or a terminal state."""

@@ -142,6 +142,7 @@ class QObjective:
         returns_B, discounts_B, next_B = horizon_values(returns_BM, discounts_BM, next_BM)
         rewards_BA, discounts_BA, next_values_BA = decision_tokens(prefix_values_BA, next_B, returns_B, discounts_B)
         steps = decision_steps(self.tokenizer)
+        carry: bool | Tensor = self.config.carry
         if steps > 1:
             # A decision cut short by the end of the episode ends at its last real token.
             real_steps_B1 = batch.step_mask.sum(1, keepdim=True).clamp(max=steps)
@@ -149,8 +150,10 @@ class QObjective:
             rewards_BA = rewards_BA.scatter(1, last_B1, returns_B[:, None])
             discounts_BA = discounts_BA.scatter(1, last_B1, discounts_B[:, None])
             next_values_BA = next_values_BA.scatter(1, last_B1, next_B[:, None])
+            # Tokens after it are never trained: nothing may be carried back from them.
+            carry = torch.arange(self.tokenizer.num_tokens, device=last_B1.device) < last_B1 if carry else False
         bounds_B1 = batch.returns_to_go[:, None] if self.config.monte_carlo_bound else None
-        return token_backup(rewards_BA, discounts_BA, next_values_BA, bounds_B1, carry=self.config.carry)
+        return token_backup(rewards_BA, discounts_BA, next_values_BA, bounds_B1, carry=carry)
 
     def _instructions(self, network: TokenQFunction, batch: WindowBatch) -> Tensor:
         # A data set has far fewer instructions than a batch has rows: embed each once.
