@@ -13,7 +13,7 @@ import pytest
 
 from qseq.episodes import EpisodeStore
 from qseq.errors import DataError, QseqError, RequestError
-from qseq.evaluation import collect, collect_recipe
+from qseq.evaluation import PolicyActor, collect, collect_recipe
 from tests.evaluation.fakes import Reflex
 
 GRID = "tests.environments.toys:toys/grid-v0"
@@ -74,9 +74,14 @@ def test_abandoned_episodes_are_truncated(tmp_path: Path) -> None:
 
 
 def test_policy_collection(tmp_path: Path) -> None:
-    summary = collect(Reflex(), "CartPole-v1", episodes=2, out=tmp_path / "store", source="reflex", success_return=50)
+    actor = PolicyActor(Reflex(), name="reflex", instruction="balance", reseed=True)
+    summary = collect(actor, "CartPole-v1", episodes=2, out=tmp_path / "store", success_return=50)
     assert summary.success_rate == 1.0
-    assert EpisodeStore.open(tmp_path / "store").metadata[0]["source"] == "reflex"
+    store = EpisodeStore.open(tmp_path / "store")
+    assert store.metadata[0]["source"] == "reflex"
+    assert store.instructions == ["balance"]
+    collect(Reflex(), "CartPole-v1", episodes=1, out=tmp_path / "other", source="mine")
+    assert EpisodeStore.open(tmp_path / "other").metadata[0]["source"] == "mine"
 
 
 def test_nothing_is_written_when_the_policy_does_not_fit(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ class Actor(ABC):
 
     name: str
     """What data sets call it, such as "random"."""
+    instruction: str | None = None
+    """Told to it instead of what the environment says, and recorded in that one's place."""
 
     def fingerprint(self) -> str:
         """Text that differs between actors that may act differently."""
@@ -132,11 +134,11 @@ class PolicyActor(Actor):
     ) -> None:
         self._policy = policy
         self.name = name
-        self._instruction = instruction
+        self.instruction = instruction
         self._reseed = reseed
 
     def fingerprint(self) -> str:
-        return f"{self.name} {json.dumps(self._policy.describe(), sort_keys=True, default=str)} {self._instruction!r}"
+        return f"{self.name} {json.dumps(self._policy.describe(), sort_keys=True, default=str)} {self.instruction!r}"
 
     def prepare(self, env: DictObservation) -> None:
         require_compatible(self._policy, env)
@@ -151,7 +153,7 @@ class PolicyActor(Actor):
             field: np.stack([observation[field] for observation in observations])
             for field in self._policy.observation_fields
         }
-        texts = instructions if self._instruction is None else [self._instruction] * len(slots)
+        texts = instructions if self.instruction is None else [self.instruction] * len(slots)
         return list(np.asarray(self._policy.act(batch, list(texts), environment_ids=list(slots))))
 
 

@@ -104,7 +104,7 @@ def collect(
             missing = _missing(Path(out), identity, episodes)
             for _ in range(min(num_envs, len(missing)) - 1):
                 environments.append(make_environment(env_id, kwargs))
-            _add_missing(writer, performer, environments, missing, seed, base, success_return, instruction, episodes)
+            _add_missing(writer, performer, environments, missing, seed, base, success_return, episodes)
     finally:
         for env in environments:
             env.close()
@@ -186,7 +186,6 @@ def _add_missing(
     seed: int,
     base: Mapping[str, Any],
     success_return: float | None,
-    instruction: str | None,
     total: int,
 ) -> None:
     if not missing:
@@ -202,7 +201,7 @@ def _add_missing(
                 known.append(record.success)
             # Added in order whatever ends first, so that the store does not depend on the number of environments.
             while following is not None and following in finished:
-                writer.add(_episode(finished.pop(following), base, instruction))
+                writer.add(_episode(finished.pop(following), base, actor.instruction))
                 following = next(order, None)
             progress.advance(text=f"success {sum(known) / len(known):.0%}" if known else None)
 
