@@ -31,6 +31,7 @@ TRAINING = {
     "filtered-bc": ["--steps", "3000"],
 }
 EVALUATION_EPISODES = 100
+FILMED_EPISODES = 2
 EVALUATION_SEED = 10_000  # far from the collection's seeds: other initial states
 WORKERS = 2
 
@@ -59,7 +60,8 @@ def train_and_evaluate(method: str, data: Path) -> None:
     run_command(method, "train", "--algo", method, *options, *resume)
     where = ["--env", ENVIRONMENT, "--env-kwargs", TASK]
     measure = ["--episodes", str(EVALUATION_EPISODES), "--seed", str(EVALUATION_SEED)]
-    run_command(method, "evaluate", run, *where, *measure, "--video", f"{run}/evaluations/video")
+    film = ["--video", f"{run}/evaluations/video", "--video-episodes", str(FILMED_EPISODES)]
+    run_command(method, "evaluate", run, *where, *measure, *film)
 
 
 def run_command(label: str, *arguments: str) -> None:

@@ -155,6 +155,13 @@ def test_a_close_result_is_called_close(tmp_path: Path) -> None:
     assert "too close to tell apart" in read_page(tmp_path / "report.html").text
 
 
+def test_a_second_copy_of_a_result_counts_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "q", rate=0.5)
+    (run / "evaluations" / "copy.json").write_text((run / "evaluations" / "evaluation.json").read_text())
+    write_report([run], tmp_path / "report.html")
+    assert "50% of 50 episodes" in read_page(tmp_path / "report.html").text
+
+
 def test_settings_are_told_apart(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "q", rate=0.5)
     sampled = make_evaluation(0.7, policy_options={"decoding": "sampled"})

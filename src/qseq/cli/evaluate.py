@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="R",
         help="a return above R counts as success, where the environment reports none",
     )
-    parser.add_argument("--video", type=Path, metavar="DIR", help="write videos of the first episodes there")
+    parser.add_argument("--video", type=Path, metavar="DIR", help="film the first episodes: mp4 files")
+    parser.add_argument("--video-episodes", type=positive, default=4, metavar="N", help="how many (default: 4)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
 
 
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace) -> None:
         success_return=args.success_return,
         instruction=args.instruction,
         video=args.video,
+        video_episodes=args.video_episodes,
     )
     asked = {"env": args.env, "env_kwargs": args.env_kwargs, "policy_options": options, "seed": args.seed}
     record = {**result.to_json(), **asked, "run": args.run_folder, "instruction": args.instruction}

@@ -49,7 +49,7 @@ def action_value_section(runs: Sequence[Run], sources: Sequence[DataSource]) -> 
             problems.append(f"{run.method}: {error}.")
             continue
         if found is not None:
-            blocks.append(draw(run.method, found, episode))
+            blocks.append(draw(run.method, found, episode, dimension_names(found.values.shape[1], store)))
     if not blocks:
         return Section(TITLE, " ".join(["No run has a policy with action values."][: not problems] + problems))
     told = f"\u201c{episode.instruction}\u201d, " if episode.instruction else ""
@@ -98,17 +98,16 @@ def executed_tokens(tokenizer: Any, actions: np.ndarray) -> np.ndarray:
     return np.asarray(tokenizer.encode(torch.from_numpy(np.ascontiguousarray(actions))))
 
 
-def draw(method: str, found: EpisodeValues, episode: Episode) -> str:
+def draw(method: str, found: EpisodeValues, episode: Episode, names: Sequence[str]) -> str:
     taken = np.take_along_axis(found.values, found.tokens[..., None], axis=2)[:, -1, 0]
     first = found.values[:, 0]
     best = np.where(np.isfinite(first), first, -np.inf).max(axis=1)
     obtained = np.cumsum(episode.rewards[::-1], dtype=np.float64)[::-1]
-    names = dimension_names(found.values.shape[1], episode)
     maps = figures.draw_action_values(found.values, found.tokens, names, f"Q over bins, {method}")
     along = figures.draw_value_along(best, taken, obtained, f"Q along the episode, {method}")
     return heading(method) + figure(maps) + figure(along, "The return obtained is not discounted; Q is.")
 
 
-def dimension_names(number: int, episode: Episode) -> list[str]:
-    is_metaworld = number == len(METAWORLD_NAMES) and "metaworld" in str(episode.metadata.get("env", ""))
+def dimension_names(number: int, store: EpisodeStore) -> list[str]:
+    is_metaworld = number == len(METAWORLD_NAMES) and "metaworld" in str((store.schema.env or {}).get("id", ""))
     return list(METAWORLD_NAMES) if is_metaworld else [f"dimension {index + 1}" for index in range(number)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from qseq import __version__
 from qseq.errors import RequestError
@@ -63,8 +64,14 @@ def method_colours(runs: Sequence[Run], results: Sequence[MethodResult]) -> dict
 def make_title(runs: Sequence[Run], results: Sequence[MethodResult]) -> str:
     methods = list(method_colours(runs, results))
     names = f"{', '.join(methods[:-1])} and {methods[-1]}" if len(methods) > 1 else methods[0]
-    environments = {str(evaluation["env"]).rpartition(":")[2] for run in runs for evaluation in run.evaluations}
-    return f"{names} on {environments.pop()}" if len(environments) == 1 else names
+    places = {place(evaluation) for run in runs for evaluation in run.evaluations}
+    return f"{names} on {places.pop()}" if len(places) == 1 else names
+
+
+def place(evaluation: dict[str, Any]) -> str:
+    """The task if the environment has one, else the environment, without the module that registers it."""
+    task = (evaluation.get("env_kwargs") or {}).get("task")
+    return task if isinstance(task, str) else str(evaluation["env"]).rpartition(":")[2]
 
 
 def summarise_results(results: Sequence[MethodResult], sources: Sequence[DataSource], data_rate: float | None) -> str:
@@ -96,10 +103,8 @@ def describe_data(sources: Sequence[DataSource], data_rate: float | None) -> str
 
 def compare(best: MethodResult, rival: MethodResult) -> str:
     difference = difference_interval(best.score, rival.score)
-    gap = (
-        f"{100 * difference.value:.0f} points more than {rival.name} "
-        f"(95% interval of the difference {100 * difference.low:.0f} to {100 * difference.high:.0f})"
-    )
+    points = f"{100 * difference.value:.0f}"
+    interval = f"(95% interval of the difference {100 * difference.low:.0f} to {100 * difference.high:.0f})"
     if difference.low <= 0:
-        return f"That is {gap}: too close to tell apart with this many episodes."
-    return f"That is {gap}."
+        return f"{rival.name} is {points} points behind {interval}: too close to tell apart with this many episodes."
+    return f"That is {points} points more than {rival.name} {interval}."

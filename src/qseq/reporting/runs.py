@@ -49,7 +49,7 @@ def read_run(path: Path) -> Run:
         seed=identity.get("seed"),
         data=tuple(identity.get("data", ())),
         metrics=read_metrics(path / "metrics.jsonl"),
-        evaluations=[read_evaluation(file) for file in sorted(evaluations.glob("*.json"))],
+        evaluations=read_evaluations(evaluations),
         videos=sorted(evaluations.rglob("*.mp4")),
     )
 
@@ -67,6 +67,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{path} is damaged: found a {type(value).__name__}, expected a JSON object")
     return value
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """Every result, once: `qseq evaluate --json` may have put a second copy beside the first."""
+    results: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.json")):
+        result = read_evaluation(path)
+        if result not in results:
+            results.append(result)
+    return results
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:

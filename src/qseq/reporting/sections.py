@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +44,7 @@ def success_section(results: Sequence[MethodResult], colours: Mapping[str, int],
         return Section(title, "No run has been evaluated: 'qseq evaluate RUN' writes what this section shows.")
     line = (
         "Bars: what each method reaches on initial states it was not trained on. "
-        "Black lines: 95% intervals over the pooled episodes."
+        "Thin lines: 95% intervals over the pooled episodes."
     )
     html = figure(figures.draw_scores(results, colours, data_rate))
     head = ["method", "success" if title == "Success" else "score", "mean return", "episodes", "runs"]
@@ -114,10 +116,21 @@ def video_section(runs: Sequence[Run]) -> Section:
     for run in runs:
         video = pick_video(run.videos)
         if video is not None and run.method not in shown:
-            shown[run.method] = figure(embed_video(video), f"{run.method}: {video.stem}")
+            shown[run.method] = figure(embed_video(video), f"{run.method}: {describe_video(run, video)}")
     if not shown:
         return Section("Videos", "No run has a video: 'qseq evaluate RUN --video RUN/evaluations/video' writes some.")
     return Section("Videos", "Each method acting in an evaluation.", pair(*shown.values()))
+
+
+def describe_video(run: Run, video: Path) -> str:
+    """The file's name, and how the episode ended where the result of the run's only evaluation says."""
+    name = video.stem.replace("_", " ")
+    match = re.fullmatch(r"episode_(\d+)", video.stem)
+    if match is None or len(run.evaluations) != 1:
+        return name
+    rows = run.evaluations[0].get("rows") or []
+    success = next((row.get("success") for row in rows if row.get("index") == int(match[1])), None)
+    return name if success is None else f"{name}, {'success' if success else 'failure'}"
 
 
 def count(number: int, what: str) -> str:
