@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -16,11 +19,10 @@ import torch
 from safetensors.torch import load_file
 
 from qseq.configuration import to_dict
-from qseq.training import TrainingConfig, latest_checkpoint
+from qseq.training import latest_checkpoint
 from training import toy_problem
 from training.toy_problem import ToyModel, toy_config, toy_trainer
 
-HERE = Path(__file__).parent
 VOLATILE = {"steps_per_second"}
 
 
@@ -38,37 +40,46 @@ def assert_same_run(first: Path, second: Path) -> None:
             assert torch.equal(tensor, two[key]), (name, key)
 
 
-def start(run: Path, config: TrainingConfig, *, resume: bool, delay: float = 0.0) -> subprocess.Popen[bytes]:
-    request = {"run": str(run), "resume": resume, "delay": delay, "dropout": 0.3, "config": to_dict(config)}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "QSEQ_PROGRESS": "0"}
-    return subprocess.Popen([sys.executable, toy_problem.__file__, json.dumps(request)], cwd=HERE, env=environment)
-
-
-def wait_for_step(process: subprocess.Popen[bytes], run: Path, step: int) -> None:
+def wait_for_step(run: Path, step: int) -> None:
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text().splitlines()) >= step:
-            return
+    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < step:
+        assert time.monotonic() < deadline, f"step {step} was not reached"
         time.sleep(0.002)
-    raise AssertionError(f"step {step} was not reached; exit status {process.poll()}")
+
+
+def wait_for_end(process_id: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.kill(process_id, 0)
+            time.sleep(0.002)
 
 
 def test_killed_three_times(tmp_path: Path) -> None:
     config = toy_config(steps=60, checkpoint_every=4, grad_accum_every=2, precision="bf16", target_every=2)
     toy_trainer(tmp_path / "whole", config).train()
 
+    run = tmp_path / "killed"
+    request = {"run": str(run), "delay": 0.005, "dropout": 0.3, "config": to_dict(config)}
     # Each kill falls anywhere in a third of the run: between steps, in a step, or while a checkpoint is written.
     kills = [random.randrange(low, low + 17) for low in (2, 20, 38)]
-    for i, step in enumerate(kills):
-        process = start(tmp_path / "killed", config, resume=i > 0, delay=0.005)
-        wait_for_step(process, tmp_path / "killed", step)
-        time.sleep(random.random() * 0.02)
-        process.kill()
-        process.wait()
-    toy_trainer(tmp_path / "killed", config).train(resume=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "QSEQ_PROGRESS": "0"}
+    with subprocess.Popen(
+        [sys.executable, toy_problem.__file__], stdin=PIPE, stdout=PIPE, text=True, env=environment
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        for i, step in enumerate(kills):
+            print(json.dumps({**request, "resume": i > 0}), file=server.stdin, flush=True)
+            process_id = int(server.stdout.readline())
+            wait_for_step(run, step)
+            time.sleep(random.random() * 0.02)
+            os.kill(process_id, signal.SIGKILL)
+            wait_for_end(process_id)
+            assert latest_checkpoint(run).name < "step_00000060", "it was done before it could be killed"
+    toy_trainer(run, config).train(resume=True)
 
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
-    assert not list((tmp_path / "killed" / "checkpoints").glob(".*")), kills
+    assert_same_run(tmp_path / "whole", run)
+    assert not list((run / "checkpoints").glob(".*")), kills
 
 
 @pytest.mark.parametrize(
@@ -131,8 +142,6 @@ def test_finished_run_resumed_does_nothing(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_saves_the_step_and_resumes_exactly(tmp_path: Path) -> None:
-    import signal
-
     config = toy_config(steps=12, checkpoint_every=100)
     toy_trainer(tmp_path / "whole", config).train()
 

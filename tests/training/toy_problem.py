@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -66,12 +69,27 @@ def toy_trainer(run: Path, config: TrainingConfig, *, delay: float = 0.0, **sett
     return Trainer(config=config, run=run, **parts)
 
 
+def train_as_asked(request: dict[str, Any]) -> None:
+    """`request`: {"run": FOLDER, "resume": bool, "delay": seconds, "dropout": fraction, "config": {...}}."""
+    config = from_dict(TrainingConfig, request["config"])
+    model = ToyModel(dropout=request["dropout"])
+    toy_trainer(Path(request["run"]), config, model=model, delay=request["delay"]).train(resume=request["resume"])
+
+
+def train_each_line_in_a_process() -> None:
+    """Fork a process for each request on stdin and print its id: importing torch anew would take seconds."""
+    importlib.import_module("torch._dynamo")  # else each process would, at its first optimiser step
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are not kept
+    for line in sys.stdin:
+        process_id = os.fork()
+        if process_id == 0:
+            train_as_asked(json.loads(line))
+            os._exit(0)
+        print(process_id, flush=True)
+
+
 if __name__ == "__main__":
-    # One JSON argument: {"run": FOLDER, "resume": bool, "delay": seconds, "dropout": fraction, "config": {...}}
-    request = json.loads(sys.argv[1])
-    toy_trainer(
-        Path(request["run"]),
-        from_dict(TrainingConfig, request["config"]),
-        model=ToyModel(dropout=request["dropout"]),
-        delay=request["delay"],
-    ).train(resume=request["resume"])
+    if len(sys.argv) > 1:
+        train_as_asked(json.loads(sys.argv[1]))
+    else:
+        train_each_line_in_a_process()
