@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from qseq.networks.action_network import ActionNetwork, FieldLayout, NetworkConfig
+from qseq.networks.attention import attend
 from qseq.networks.decoding import decode_tokens, epsilon_greedy, greedy, sample
 from qseq.networks.text import word_ids
 
@@ -119,3 +120,15 @@ def test_word_order_matters() -> None:
     network = make_network()
     first, second = network.embed_texts(["red left of blue", "blue left of red"])
     assert not torch.allclose(first, second)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_plain_attention_in_bfloat16_equals_the_fused_one(causal: bool) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(B, 2, 5, 8).bfloat16() for _ in range(3))
+    mask = None if causal else torch.rand(5, 5) > 0.3
+    if mask is not None:
+        mask.fill_diagonal_(True)
+    plain = attend(query, key, value, mask_TS=mask, causal=causal)
+    fused = attend(query.float(), key.float(), value.float(), mask_TS=mask, causal=causal)
+    torch.testing.assert_close(plain.float(), fused, atol=3e-2, rtol=3e-2)

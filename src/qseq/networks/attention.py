@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+_SHORT_CONTEXT = 32
+
 
 @dataclass
 class LayerCache:
@@ -39,6 +41,32 @@ def split_heads(x_BTD: Tensor, heads: int) -> Tensor:
 def merge_heads(x_BHTE: Tensor) -> Tensor:
     """[B, H, T, E] -> [B, T, H*E]."""
     return x_BHTE.transpose(1, 2).flatten(2)
+
+
+def attend(
+    query_BHTE: Tensor,
+    key_BHSE: Tensor,
+    value_BHSE: Tensor,
+    *,
+    mask_TS: Tensor | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Scaled dot-product attention, fused wherever fusing is faster.
+
+    On a CPU in bfloat16 the fused kernel takes three times as long as plain products when the context is a few tokens.
+    """
+    if query_BHTE.device.type != "cpu" or query_BHTE.dtype != torch.bfloat16 or key_BHSE.shape[2] > _SHORT_CONTEXT:
+        return functional.scaled_dot_product_attention(
+            query_BHTE, key_BHSE, value_BHSE, attn_mask=mask_TS, dropout_p=dropout, is_causal=causal
+        )
+    scores_BHTS = (query_BHTE * query_BHTE.shape[-1] ** -0.5) @ key_BHSE.transpose(-1, -2)
+    if causal:
+        mask_TS = torch.ones(scores_BHTS.shape[-2:], dtype=torch.bool).tril()
+    if mask_TS is not None:
+        scores_BHTS = scores_BHTS.masked_fill(~mask_TS, -torch.inf)
+    weights_BHTS = functional.dropout(scores_BHTS.softmax(-1), dropout, training=dropout > 0)
+    return weights_BHTS.to(value_BHSE.dtype) @ value_BHSE
 
 
 class SelfAttention(nn.Module):
@@ -71,9 +99,7 @@ class SelfAttention(nn.Module):
             cache.self_keys_BHTE, cache.self_values_BHTE = key, value
         dropout = self.dropout if self.training else 0.0
         causal = causal and mask_TT is None and query.shape[2] > 1
-        attended = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask_TT, dropout_p=dropout, is_causal=causal
-        )
+        attended = attend(query, key, value, mask_TS=mask_TT, causal=causal, dropout=dropout)
         out: Tensor = self.to_out(merge_heads(attended))
         return out
 
