@@ -1,24 +1,25 @@
-"""Collect, train, evaluate, report: the whole job from Python (python examples/quickstart.py)."""
+"""Learn to balance a pole from episodes of random pushes: python examples/quickstart.py [FOLDER]"""
 
 import sys
 from pathlib import Path
 
 import qseq
 from qseq.configuration import load_config
-from qseq.evaluation import make_actor
-from qseq.reporting import write_report
+
+SETTINGS = ["training.steps=600", "training.threads=1", "network.dim=64"]
+SETTINGS_OF = {"q-transformer": ["objective.value_high=100.0", "objective.bootstrap_steps=[1]"], "bc": []}
 
 
-def main(folder: Path, episodes: int = 200, *settings: str) -> None:
-    # Random driving reaches the goal now and then: +100 on its last step, and a small price for every push.
-    env = "CartPole-v1"
-    qseq.collect(make_actor("random"), env, {}, episodes=episodes, seed=0, out=folder / "data")
-    for name in ("q-transformer", "bc"):
+def main(folder: Path, episodes: int = 300, evaluation_episodes: int = 20, settings: list[str] = SETTINGS) -> None:
+    data = folder / "data"
+    qseq.collect("random", "CartPole-v1", episodes=episodes, seed=0, out=data)
+    for name, more in SETTINGS_OF.items():
         algorithm = qseq.get_algorithm(name)
-        config = load_config(algorithm.config_class, overrides=settings)
-        algorithm.train(config, data=[str(folder / "data")], run=folder / name)
-        result = qseq.evaluate(qseq.load_policy(folder / name), env, {}, episodes=20, seed=1000, num_envs=4)
-        print(name, result.mean_return)
+        config = load_config(algorithm.config_class, overrides=[*settings, *more])
+        algorithm.train(config, data=[str(data)], run=folder / name, seed=0)
+        policy = qseq.load_policy(folder / name)
+        result = qseq.evaluate(policy, "CartPole-v1", episodes=evaluation_episodes, seed=1000)
+        print(f"{name}: mean return {result.mean_return:.1f}, 95% interval {result.return_ci95}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,61 @@
+"""The examples run, and the README shows them as they are."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from cli.tools import TINY, Command
+
+ROOT = Path(__file__).parents[2]
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load("quickstart").main(tmp_path, episodes=4, evaluation_episodes=2, settings=[*TINY, "training.steps=2"])
+    assert capsys.readouterr().out.count("mean return") == 2
+
+
+def test_the_readme_shows_the_quickstart() -> None:
+    code = (ROOT / "examples" / "quickstart.py").read_text().split('"""', 2)[2].split("\n\n\nif __name__")[0].strip()
+    assert f"```python\n{code}\n```" in (ROOT / "README.md").read_text()
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / link).exists(), link
+
+
+@pytest.mark.skipif(importlib.util.find_spec("metaworld") is None, reason="needs qseq[metaworld]")
+def test_the_demo_types_valid_commands(qseq: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands, with the numbers made tiny, in this process."""
+    demo = load("metaworld_demo")
+    monkeypatch.setattr(demo, "FOLDER", tmp_path)
+    monkeypatch.setattr(demo, "EPISODES", 4)
+    monkeypatch.setattr(demo, "EVALUATION_EPISODES", 1)
+    monkeypatch.setattr(demo, "WORKERS", 1)
+    # Without filtered-bc: among so few episodes there may be no success to clone.
+    monkeypatch.setattr(demo, "TRAINING", {name: ["--steps", "2", *TINY] for name in ("q-transformer", "bc")})
+
+    def run_command(label: str, *arguments: str) -> None:
+        words = list(arguments)
+        if "--video" in words:  # rendering in software takes longer than all the rest
+            del words[words.index("--video") : words.index("--video") + 2]
+        outcome = qseq(*words)
+        assert outcome.status == 0, f"{label}: {words}: {outcome.err}"
+
+    monkeypatch.setattr(demo, "run_command", run_command)
+    demo.main()
+    assert (tmp_path / "report.html").is_file()
