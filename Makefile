@@ -45,8 +45,7 @@ demo: setup ## Meta-World from sloppy data to a report: runs/demo/report.html
 	$(BIN)/python examples/metaworld_demo.py
 
 bench: setup ## Run every benchmark in benchmarks/
-	@ls benchmarks/bench_*.py >/dev/null 2>&1 || { echo "no benchmarks/bench_*.py to run" >&2; exit 2; }
-	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+	@set -e; for file in benchmarks/[!_]*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
 
 constraints: setup ## Write the versions of .venv into constraints.txt
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//'; } > constraints.new
