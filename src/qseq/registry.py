@@ -58,8 +58,12 @@ def load_policy(source: str | Path, **options: Any) -> Policy:
         DataError: its files are damaged.
     """
     from qseq.policies import locate_policy, read_description
+    from qseq.training import read_record
 
     folder = locate_policy(source)
+    if (folder / "trainer.json").is_file():
+        # A checkpoint notes a checksum of each of its files: a flipped bit is found before it acts.
+        read_record(folder)
     kind = read_description(folder)["kind"]
     if kind not in _ALGORITHMS:
         raise DataError(f"{folder / 'policy.json'}: found kind '{kind}', expected one of {', '.join(_ALGORITHMS)}")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from qseq.errors import DataError, RequestError
-
-if TYPE_CHECKING:
-    from qseq.policies import Policy
 
 IDENTITY = "run.json"
 
@@ -78,20 +75,3 @@ def check_data(source: str, description: dict[str, Any], run: Path) -> None:
         found = list(schema.fields[name].shape) if name in schema.fields else "no such field"
         if found != list(shape):
             raise RequestError(f"{source}: field '{name}': found {found}, expected {list(shape)} as in {run}")
-
-
-def load_checked_policy(source: str | Path, options: dict[str, Any]) -> Policy:
-    """Load a policy; of a checkpoint every file's checksum is compared first, so a flipped bit is found.
-
-    Raises:
-        RequestError: there is no policy, or it does not take the options.
-        DataError: a file of the checkpoint is damaged.
-    """
-    from qseq.policies import locate_policy
-    from qseq.registry import load_policy
-    from qseq.training import read_record
-
-    folder = locate_policy(source)
-    if (folder / "trainer.json").is_file():
-        read_record(folder)
-    return load_policy(folder, **options)

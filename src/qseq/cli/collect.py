@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qseq.cli._common import add_environment, json_object, natural, percent, positive
-from qseq.cli._runs import load_checked_policy
 from qseq.errors import RequestError
+from qseq.registry import load_policy
 
 if TYPE_CHECKING:
     from qseq.evaluation import Actor, CollectionSummary
@@ -80,7 +80,7 @@ def choose_actor(args: argparse.Namespace) -> Actor:
     from qseq.policies import locate_policy
 
     checkpoint = locate_policy(policy)
-    trained = load_checked_policy(checkpoint, {})
+    trained = load_policy(checkpoint)
     return PolicyActor(trained, name=str(checkpoint), instruction=args.instruction, reseed=args.num_envs == 1)
 
 

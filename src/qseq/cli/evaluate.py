@@ -22,8 +22,8 @@ from qseq.cli._common import (
     positive,
     require_file_name,
 )
-from qseq.cli._runs import load_checked_policy
 from qseq.files import write_atomic
+from qseq.registry import load_policy
 
 HELP = "measure a trained policy in an environment"
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     from qseq.evaluation import evaluate
 
     result = evaluate(
-        load_checked_policy(args.run_folder, options),
+        load_policy(args.run_folder, **options),
         args.env,
         args.env_kwargs,
         episodes=args.episodes,
