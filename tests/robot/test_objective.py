@@ -17,6 +17,14 @@ from tests.robot.bandit import ACTION_SPACE, write_view
 
 K = 4
 DISCOUNT = 0.9
+PLAIN = {
+    "discount": DISCOUNT,
+    "bootstrap_steps": (1,),
+    "bootstrap": "max",
+    "value_loss": "mse",
+    "monte_carlo_bound": False,
+    "carry": False,
+}
 
 
 class FixedLogits(nn.Module):
@@ -52,7 +60,7 @@ def objective_and_batch(
     tmp_path: Path, episodes: list[Episode], step: int, **options: object
 ) -> tuple[QObjective, object, ActionTokenizer]:
     config = QObjectiveConfig(
-        **({"discount": DISCOUNT, "bootstrap_steps": (1,), "monte_carlo_bound": False, "carry": False} | options)  # type: ignore[arg-type]
+        **(PLAIN | options)  # type: ignore[arg-type]
     )
     view = write_view(tmp_path / "store", episodes)
     spec = WindowSpec(bootstrap_steps=config.bootstrap_steps)
@@ -179,7 +187,7 @@ def test_a_chunk_cut_short_by_the_end_trains_only_its_real_tokens(tmp_path: Path
     view: EpisodeView = write_view(tmp_path / "store", [episode([0.0, 0.0, 1.0], terminated=True)])
     spec = WindowSpec(bootstrap_steps=(2,))
     tokenizer = make_tokenizer(ACTION_SPACE, num_bins=K, chunk=2)
-    config = QObjectiveConfig(discount=DISCOUNT, bootstrap_steps=(2,), monte_carlo_bound=False, carry=False)
+    config = QObjectiveConfig(**(PLAIN | {"bootstrap_steps": (2,)}))  # type: ignore[arg-type]
     objective = QObjective(tokenizer, spec, config, torch.ones(1, 1, dtype=torch.long))
     batch = Windows(view, spec, batch_size=1, seed=0, discount=DISCOUNT).windows_at(np.array([0, 0]), np.array([0, 2]))
     network = FixedLogits(LOGITS.repeat(2, 1))

@@ -44,7 +44,13 @@ def set_up(
     **options: Any,
 ) -> Setting:
     """The plain backup (no bound, no carry, no regulariser, unbounded values) unless `options` say otherwise."""
-    plain = {"monte_carlo_bound": False, "carry": False, "conservative_weight": 0.0, "value": "unbounded"}
+    plain = {
+        "bootstrap": "max",
+        "monte_carlo_bound": False,
+        "carry": False,
+        "conservative_weight": 0.0,
+        "value": "unbounded",
+    }
     config = QObjectiveConfig(discount=DISCOUNT, bootstrap_steps=horizons, **{**plain, **options})  # type: ignore[arg-type]
     spec = WindowSpec(bootstrap_steps=horizons, num_action_steps=max(*horizons, chunk))
     tokenizer = make_tokenizer(mdp.action_space, chunk=chunk)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from qseq.networks.action_network import NetworkConfig
-from qseq.policies.preparation import ActionConfig, DataConfig
+from qseq.policies.preparation import ActionConfig, DataConfig, default_training
 from qseq.training import TrainingConfig
 
 
@@ -16,7 +16,7 @@ class CloningConfig:
     data: DataConfig = field(default_factory=DataConfig)
     actions: ActionConfig = field(default_factory=ActionConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    training: TrainingConfig = field(default_factory=default_training)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,6 +62,11 @@ class ActionDecoder(nn.Module):
         `prefix_BP` (int64) holds the first P tokens, P from 0 to A - 1. With a cache the context must be the one the
         cache was filled with, and only the logits of positions not yet decoded come back.
         """
+        first = cache.length if cache is not None else 0
+        return self.score(self.hidden(context_BSD, prefix_BP, cache), first)
+
+    def hidden(self, context_BSD: Tensor, prefix_BP: Tensor, cache: DecodingCache | None = None) -> Tensor:
+        """What `score` reads, `[B, P + 1, D]`; position 0 has seen the observation only, no token."""
         batch, prefix_length = prefix_BP.shape
         if prefix_length >= self.num_tokens:
             raise ValueError(f"a prefix of {prefix_length} tokens leaves none of {self.num_tokens} to score")
@@ -72,7 +77,17 @@ class ActionDecoder(nn.Module):
             x_BTD = block(x_BTD, context_BSD, causal=True, cache=layer_cache)
         if cache is not None:
             cache.length = prefix_length + 1
-        return self._score(self.norm(x_BTD), first)
+        out: Tensor = self.norm(x_BTD)
+        return out
+
+    def score(self, hidden_BTD: Tensor, first: int = 0) -> Tensor:
+        """Logits of positions `first`, `first + 1`, ..."""
+        last = first + hidden_BTD.shape[1]
+        weight_TDK = self.bin_embedding_AKD[first:last].transpose(1, 2) if self.tied else self.output_ADK[first:last]
+        logits = torch.einsum("btd,tdk->btk", hidden_BTD, weight_TDK) + self.output_bias_AK[first:last]
+        if self.outputs_per_bin == 1:
+            return logits
+        return logits.view(*logits.shape[:-1], self.num_bins, self.outputs_per_bin)
 
     def _embed(self, prefix_BP: Tensor, first: int, batch: int) -> Tensor:
         """Inputs of positions `first` to P: position 0 is the start token, position j > 0 the embedding of a_j."""
@@ -83,13 +98,3 @@ class ActionDecoder(nn.Module):
         if first == 0:
             embedded_BTD = torch.cat((self.start_D.to(embedded_BTD.dtype).expand(batch, 1, -1), embedded_BTD), dim=1)
         return embedded_BTD + self.position_AD[first : prefix_length + 1]
-
-    def _score(self, x_BTD: Tensor, first: int) -> Tensor:
-        last = first + x_BTD.shape[1]
-        weight_TDK = self.bin_embedding_AKD[first:last].transpose(1, 2) if self.tied else self.output_ADK[first:last]
-        logits = torch.einsum("btd,tdk->btk", x_BTD, weight_TDK) + self.output_bias_AK[first:last]
-        return (
-            logits
-            if self.outputs_per_bin == 1
-            else logits.view(*logits.shape[:-1], self.num_bins, self.outputs_per_bin)
-        )

@@ -34,7 +34,7 @@ class NetworkConfig:
     """Attention heads of the decoder, and the width of one."""
     decoder_dim_head: int = 32
     ff_mult: int = 4
-    dropout: float = 0.0
+    dropout: float = 0.1
     tied: bool = False
     """Score bins with their own embeddings instead of a projection of its own."""
     instruction_vocabulary: int = 1024

@@ -18,6 +18,7 @@ from qseq.errors import RequestError
 from qseq.networks.action_network import FieldLayout, NetworkConfig
 from qseq.networks.text import word_ids
 from qseq.policies.token_policy import TokenPolicySpec
+from qseq.training import TrainingConfig
 
 _QUANTILE_SAMPLES = 100_000
 
@@ -42,10 +43,15 @@ class DataConfig:
 class ActionConfig:
     """How actions become tokens."""
 
-    num_bins: PositiveInt = 64
+    num_bins: PositiveInt = 32
     bins: Literal["uniform", "quantile"] = "uniform"
     chunk: PositiveInt = 1
     """Consecutive actions that make one decision."""
+
+
+def default_training() -> TrainingConfig:
+    """Settings that families of token policies share, so that they are compared on the same budget."""
+    return TrainingConfig(steps=2500, learning_rate=1e-3, schedule="cosine", weight_decay=0.01)
 
 
 @dataclass(frozen=True)
@@ -124,9 +130,15 @@ def prepare(
         tokenizer=tokenizer,
         action_space=view.action_space,
         extra=extra,
+        default_instruction=only_instruction(view),
     )
     words = word_ids(view.instructions or [""], vocabulary=network.instruction_vocabulary)
     return PreparedData(view, windows, spec, policy_spec, layouts, words)
+
+
+def only_instruction(view: EpisodeView) -> str:
+    """The instruction of the data if they hold but one, else the empty text."""
+    return view.instructions[0] if len(view.instructions) == 1 else ""
 
 
 def _tokenizer(view: EpisodeView, actions: ActionConfig, seed: int) -> ActionTokenizer:

@@ -39,6 +39,8 @@ class TokenPolicySpec:
     action_space: dict[str, Any]
     extra: dict[str, Any]
     """What one family needs besides, as plain data."""
+    default_instruction: str = ""
+    """Told to the network when nobody says anything: the instruction of the data, where they hold but one."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -48,6 +50,7 @@ class TokenPolicySpec:
             "tokenizer": self.tokenizer.to_dict(),
             "action_space": self.action_space,
             "extra": self.extra,
+            "default_instruction": self.default_instruction,
         }
 
     @staticmethod
@@ -59,6 +62,7 @@ class TokenPolicySpec:
             tokenizer=ActionTokenizer.from_dict(description["tokenizer"]),
             action_space=dict(description["action_space"]),
             extra=dict(description["extra"]),
+            default_instruction=str(description["default_instruction"]),
         )
 
     def blank_layouts(self) -> dict[str, FieldLayout]:
@@ -121,7 +125,7 @@ class TokenPolicy(Policy):
         frames, single = self._batch(observation)
         rows = len(next(iter(frames.values())))
         environments = list(range(rows)) if environment_ids is None else list(environment_ids)
-        texts = [instruction or ""] * rows if instruction is None or isinstance(instruction, str) else list(instruction)
+        texts = self._texts(instruction, rows)
         windows = self._memory.push(frames, environments)
         actions = self._from_queues(environments, windows, texts)
         return actions[0] if single else actions
@@ -157,7 +161,7 @@ class TokenPolicy(Policy):
             actions = actions[ahead]
         tokens_TA = self.spec.tokenizer.encode(torch.as_tensor(np.asarray(actions))).to(self.network.device)
         with torch.inference_mode():
-            context = self._encode(windows, [instruction or ""] * steps)
+            context = self._encode(windows, self._texts(instruction, steps))
             values: np.ndarray = self.scores(self.network.decode(context, tokens_TA[:, :-1]).float()).cpu().numpy()
         return values
 
@@ -229,6 +233,11 @@ class TokenPolicy(Policy):
                 )
             frames[name] = value[None] if single else value
         return frames, single
+
+    def _texts(self, instruction: str | Sequence[str] | None, rows: int) -> list[str]:
+        if instruction is None:
+            instruction = self.spec.default_instruction
+        return [instruction] * rows if isinstance(instruction, str) else list(instruction)
 
     def _encode(self, windows: Mapping[str, np.ndarray], texts: Sequence[str]) -> Tensor:
         device = self.network.device

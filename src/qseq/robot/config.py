@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from qseq.networks.action_network import NetworkConfig
-from qseq.policies.preparation import ActionConfig, DataConfig
+from qseq.policies.preparation import ActionConfig, DataConfig, default_training
 from qseq.robot.objective import QObjectiveConfig
 from qseq.training import TrainingConfig
 
@@ -18,4 +18,4 @@ class QTransformerConfig:
     actions: ActionConfig = field(default_factory=ActionConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     objective: QObjectiveConfig = field(default_factory=QObjectiveConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    training: TrainingConfig = field(default_factory=default_training)

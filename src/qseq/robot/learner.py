@@ -13,6 +13,7 @@ from qseq.episodes import EpisodeStore, EpisodeView, Windows, WindowSpec
 from qseq.errors import RequestError
 from qseq.networks.text import word_ids
 from qseq.policies import TokenPolicySpec, write_description
+from qseq.policies.preparation import only_instruction
 from qseq.robot.model import QRoboticTransformer
 from qseq.robot.objective import QObjective, QObjectiveConfig
 from qseq.robot.policy import QTransformerPolicy
@@ -100,6 +101,7 @@ class QLearner:
             tokenizer=tokenizer,
             action_space=view.action_space,
             extra={"value": objective.value_arguments(), "initial_value": objective.initial_value},
+            default_instruction=only_instruction(view),
         )
         words = word_ids(view.instructions or [""], vocabulary=model.config.instruction_vocabulary)
         self.trainer = Trainer(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qseq.networks.action_network import ActionNetwork, FieldLayout, NetworkConfig
 from qseq.networks.decoding import Select, decode_tokens, epsilon_greedy, greedy
@@ -94,6 +94,8 @@ class QRoboticTransformer(ActionNetwork):
         )
         self.config = config
         self.values = values
+        self.value_head = nn.Linear(dim, math.prod(values.atom_shape))
+        nn.init.constant_(self.value_head.bias, self.decoder.output_bias_AK[0, 0].item())
         self.token_mask_AK = token_mask_AK
 
     @classmethod
@@ -132,6 +134,19 @@ class QRoboticTransformer(ActionNetwork):
             initial_value=initial_value,
             token_mask_AK=token_mask_AK,
         )
+
+    def decode_with_value(self, context_BSD: Tensor, prefix_BP: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `[B, P + 1, K, *atom_shape]` of the bins and `[B, *atom_shape]` of the state's value, in one pass."""
+        hidden_BPD = self.decoder.hidden(context_BSD, prefix_BP)
+        return self.decoder.score(hidden_BPD), self._value_logits(hidden_BPD)
+
+    def state_value(self, context_BSD: Tensor) -> Tensor:
+        """Logits `[B, *atom_shape]` of the value of a state, before any token."""
+        no_tokens_B0 = torch.empty((len(context_BSD), 0), dtype=torch.long, device=context_BSD.device)
+        return self._value_logits(self.decoder.hidden(context_BSD, no_tokens_B0))
+
+    def _value_logits(self, hidden_BPD: Tensor) -> Tensor:
+        return self.value_head(hidden_BPD[:, 0]).view(-1, *self.values.atom_shape)  # type: ignore[no-any-return]
 
     def forward(
         self,

@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from qseq.actions import ActionTokenizer
+from qseq.configuration import Fraction
 from qseq.episodes import WindowBatch, WindowSpec
 from qseq.policies.windows import decision_steps, decision_tokens_of, observation_after, observation_at
 from qseq.training import Losses
 from qseq.values import (
-    conservative_penalty,
     decision_tokens,
     horizon_values,
     make_value_transform,
     n_step_returns,
+    off_data_mean,
     take_tokens,
     token_backup,
 )
@@ -31,19 +32,29 @@ from qseq.values import (
 class QObjectiveConfig:
     """What is learnt."""
 
-    discount: float = 0.99
+    discount: Fraction = 0.98
     """Gamma, per step of the environment."""
     bootstrap_steps: tuple[int, ...] = (10,)
     """Horizons n of the n-step return. Of several the best target counts (deterministic worlds only)."""
+    bootstrap: Literal["max", "expectile"] = "expectile"
+    """What follows a decision is worth: "max", the best bin of the next decision's first token (the paper's backup),
+    also between the dimensions of a decision; or "expectile", a value of the state that is learnt from the same
+    targets, an upper expectile of what the data's decisions led to (IQL, Kostrikov et al. 2022, section 4). The
+    maximum over bins takes the largest error for the best action, which keeps the values of states that lead nowhere
+    alive; the expectile looks at actions in the data only. It saves one of the target network's two passes."""
+    expectile: Fraction = 0.7
+    """0.5 is the mean over the data's decisions; towards 1, the best of them."""
     monte_carlo_bound: bool = True
     """Targets are at least the return the episode achieved. Biased upward where transitions are stochastic."""
     carry: bool = True
-    """Inside a decision, a token's target is at least that of the token after it, so a reward crosses the whole
-    decision in one backup. Biased upward where transitions are stochastic."""
+    """With bootstrap="max": inside a decision, a token's target is at least that of the token after it, so a reward
+    crosses the whole decision in one backup. Biased upward where transitions are stochastic."""
     conservative_weight: float = 1.0
     """Weight of the pull of bins that were not taken towards the least value."""
     value: Literal["bounded", "unbounded", "categorical"] = "bounded"
-    value_loss: Literal["mse", "bce"] = "mse"
+    value_loss: Literal["mse", "bce"] = "bce"
+    """Of a bounded value: squared error, or cross-entropy, which has the same minimiser and learns faster, because its
+    gradient does not vanish where the value is near its bounds."""
     value_low: float = 0.0
     """Least possible return; also the floor of the conservative regulariser."""
     value_high: float = 1.0
@@ -74,13 +85,20 @@ class TokenQFunction(Protocol):
     def decode(self, context_BSD: Tensor, prefix_BP: Tensor) -> Tensor:
         """Logits `[B, P + 1, K, *atom_shape]`: of every bin of each token given the tokens before it."""
 
+    def decode_with_value(self, context_BSD: Tensor, prefix_BP: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and the logits `[B, *atom_shape]` of the state's value. For bootstrap="expectile"."""
+
+    def state_value(self, context_BSD: Tensor) -> Tensor:
+        """Logits `[B, *atom_shape]` of the state's value. For bootstrap="expectile"."""
+
 
 class QObjective:
     """Token-level temporal difference with a Monte-Carlo lower bound and a conservative regulariser.
 
     `loss = 1/2 TD + conservative_weight * 1/2 regulariser`, both means over batch and tokens (Q-Transformer, Chebotar
-    et al. 2023, sections 4.1 to 4.3). The observation at t is encoded once by each network, those at t + n by the
-    target network only.
+    et al. 2023, sections 4.1 to 4.3), and the loss of the state's value with bootstrap="expectile". The regulariser
+    measures the distance to the floor as the temporal difference is measured. The online network encodes the
+    observation at t once; the target network those at t + n, and with bootstrap="max" also the one at t.
 
     Args:
         tokenizer: actions <-> tokens; a `ChunkTokens` makes h consecutive actions one decision.
@@ -102,20 +120,28 @@ class QObjective:
         if target is None:
             raise ValueError("Q-learning needs a target network")
         tokens_BA, token_weights_BA = decision_tokens_of(batch, self.tokenizer)
-        logits = self._logits(cast(TokenQFunction, online), batch, tokens_BA)
+        network = cast(TokenQFunction, online)
+        context_BSD = self._context(network, batch, observation_at(batch, self.spec))
         targets_BA = self.targets(batch, cast(TokenQFunction, target), tokens_BA)
+        terms: dict[str, Tensor] = {}
+        value_loss: Tensor | float = 0.0
+        if self.config.bootstrap == "max":
+            logits = network.decode(context_BSD, tokens_BA[:, :-1])
+        else:
+            logits, state_logits = network.decode_with_value(context_BSD, tokens_BA[:, :-1])
+            value_loss = self._expectile_loss(state_logits, targets_BA[:, 0])
+            terms["state_value"] = value_loss
 
         taken = take_tokens(logits, tokens_BA)
         difference = weighted_mean(self.values.loss(taken, targets_BA), token_weights_BA)
-        values_BAK = self.values.values(logits)
-        total = 0.5 * difference
-        terms = {"temporal_difference": difference}
+        total = 0.5 * difference + value_loss
+        terms["temporal_difference"] = difference
         if self.config.conservative_weight:
-            penalty = conservative_penalty(
-                values_BAK,
+            floor = torch.full(logits.shape[:3], self.config.value_low, device=logits.device)
+            penalty = off_data_mean(
+                self.values.loss(logits, floor),
                 tokens_BA,
-                floor=self.config.value_low,
-                token_mask_AK=self._token_mask(values_BAK.device),
+                token_mask_AK=self._token_mask(logits.device),
                 token_weights_BA=token_weights_BA,
             )
             total = total + 0.5 * self.config.conservative_weight * penalty
@@ -127,8 +153,6 @@ class QObjective:
     @torch.no_grad()
     def targets(self, batch: WindowBatch, target: TokenQFunction, tokens_BA: Tensor) -> Tensor:
         """Targets `[B, A]` by the one token backup."""
-        logits = self._logits(target, batch, tokens_BA)
-        prefix_values_BA = self._best(self.values.values(logits))
         returns_BM, discounts_BM = n_step_returns(
             batch.rewards,
             batch.step_mask,
@@ -137,12 +161,12 @@ class QObjective:
             batch.bootstrap_terminated,
         )
         next_BM = torch.stack(
-            [self._first_value(target, batch, index) for index in range(len(self.spec.bootstrap_steps))], dim=1
+            [self._value_after(target, batch, index) for index in range(len(self.spec.bootstrap_steps))], dim=1
         )
+        prefix_values_BA, carry = self._inside(target, batch, tokens_BA)
         returns_B, discounts_B, next_B = horizon_values(returns_BM, discounts_BM, next_BM)
         rewards_BA, discounts_BA, next_values_BA = decision_tokens(prefix_values_BA, next_B, returns_B, discounts_B)
         steps = decision_steps(self.tokenizer)
-        carry: bool | Tensor = self.config.carry
         if steps > 1:
             # A decision cut short by the end of the episode ends at its last real token.
             real_steps_B1 = batch.step_mask.sum(1, keepdim=True).clamp(max=steps)
@@ -155,20 +179,30 @@ class QObjective:
         bounds_B1 = batch.returns_to_go[:, None] if self.config.monte_carlo_bound else None
         return token_backup(rewards_BA, discounts_BA, next_values_BA, bounds_B1, carry=carry)
 
-    def _instructions(self, network: TokenQFunction, batch: WindowBatch) -> Tensor:
+    def _context(self, network: TokenQFunction, batch: WindowBatch, observation: Mapping[str, Tensor]) -> Tensor:
         # A data set has far fewer instructions than a batch has rows: embed each once.
         self.word_ids_IW = self.word_ids_IW.to(batch.instruction_ids.device)
-        return network.embed_words(self.word_ids_IW)[batch.instruction_ids]
+        return network.encode(observation, network.embed_words(self.word_ids_IW)[batch.instruction_ids])
 
-    def _logits(self, network: TokenQFunction, batch: WindowBatch, tokens_BA: Tensor) -> Tensor:
-        observation = observation_at(batch, self.spec)
-        context_BSD = network.encode(observation, self._instructions(network, batch))
-        return network.decode(context_BSD, tokens_BA[:, :-1])
+    def _inside(self, target: TokenQFunction, batch: WindowBatch, tokens_BA: Tensor) -> tuple[Tensor, bool | Tensor]:
+        """What follows inside a decision: values `[B, A]` of each prefix, and whether targets are carried."""
+        if self.config.bootstrap == "expectile":
+            # The tokens that were really taken follow: the target of a decision's end is that of all its tokens.
+            return torch.full(tokens_BA.shape, -torch.inf, device=tokens_BA.device), True
+        context_BSD = self._context(target, batch, observation_at(batch, self.spec))
+        return self._best(self.values.values(target.decode(context_BSD, tokens_BA[:, :-1]))), self.config.carry
 
-    def _first_value(self, network: TokenQFunction, batch: WindowBatch, index: int) -> Tensor:
-        """Value `[B]` of the state reached at a horizon: the best bin of its first token."""
-        observation = observation_after(batch, self.spec, index)
-        context_BSD = network.encode(observation, self._instructions(network, batch))
+    def _expectile_loss(self, state_logits: Tensor, targets_B: Tensor) -> Tensor:
+        """Asymmetric loss whose minimiser is an expectile of the targets (IQL, equation 5)."""
+        above_B = targets_B > self.values.values(state_logits.detach())
+        weights_B = torch.where(above_B, self.config.expectile, 1.0 - self.config.expectile)
+        return self.values.loss(state_logits, targets_B, weights_B).mean()
+
+    def _value_after(self, network: TokenQFunction, batch: WindowBatch, index: int) -> Tensor:
+        """Value `[B]` of the state reached at a horizon."""
+        context_BSD = self._context(network, batch, observation_after(batch, self.spec, index))
+        if self.config.bootstrap == "expectile":
+            return self.values.values(network.state_value(context_BSD))
         no_tokens_B0 = torch.empty((len(batch), 0), dtype=torch.long, device=context_BSD.device)
         return self._best(self.values.values(network.decode(context_BSD, no_tokens_B0)))[:, 0]
 

@@ -5,7 +5,7 @@ distance to its result.
 """
 
 from .backup import decision_tokens, horizon_values, token_backup
-from .conservatism import conservative_penalty
+from .conservatism import conservative_penalty, off_data_mean
 from .heads import BoundedValue, CategoricalValue, UnboundedValue, ValueTransform, make_value_transform, take_tokens
 from .returns import n_step_returns, returns_to_go
 
@@ -19,6 +19,7 @@ __all__ = [
     "horizon_values",
     "make_value_transform",
     "n_step_returns",
+    "off_data_mean",
     "returns_to_go",
     "take_tokens",
     "token_backup",

@@ -42,12 +42,37 @@ def conservative_penalty(
     if token_mask_AK is not None:
         # Before squaring: bins that do not exist may hold minus infinity, whose gradient would be NaN.
         values_BAK = values_BAK.masked_fill(~token_mask_AK, floor)
-    squares_BAK = (values_BAK - floor).square()
+    return off_data_mean(
+        (values_BAK - floor).square(),
+        taken_BA,
+        token_mask_AK=token_mask_AK,
+        behaviour_BAK=behaviour_BAK,
+        token_weights_BA=token_weights_BA,
+    )
+
+
+def off_data_mean(
+    penalties_BAK: Tensor,
+    taken_BA: Tensor,
+    *,
+    token_mask_AK: Tensor | None = None,
+    behaviour_BAK: Tensor | None = None,
+    token_weights_BA: Tensor | None = None,
+) -> Tensor:
+    """Mean of a penalty over the bins that were not taken; `conservative_penalty` for any measure of distance.
+
+    With the cross-entropy to the floor as the penalty, the regulariser acts in the same metric as a cross-entropy
+    temporal-difference loss; the bin's value then still settles at `target * p / (p + weight / (K - 1))` for a bin that
+    the data take with probability p, but without gradients that vanish as the value nears the floor.
+    """
+    penalties_BAK = full_precision(penalties_BAK)
+    if token_mask_AK is not None:
+        penalties_BAK = penalties_BAK.masked_fill(~token_mask_AK, 0.0)
     index_BA1 = taken_BA.unsqueeze(-1)
     if behaviour_BAK is None:
-        others_BA = squares_BAK.sum(-1) - squares_BAK.gather(-1, index_BA1).squeeze(-1)
+        others_BA = penalties_BAK.sum(-1) - penalties_BAK.gather(-1, index_BA1).squeeze(-1)
         if token_mask_AK is None:
-            penalty_BA = others_BA / max(values_BAK.shape[-1] - 1, 1)
+            penalty_BA = others_BA / max(penalties_BAK.shape[-1] - 1, 1)
         else:
             penalty_BA = others_BA / (token_mask_AK.sum(-1) - 1).clamp_min(1)
     else:
@@ -55,7 +80,7 @@ def conservative_penalty(
         if token_mask_AK is not None:
             weights_BAK = weights_BAK.masked_fill(~token_mask_AK, 0.0)
         normaliser_BA = weights_BAK.sum(-1).clamp_min(torch.finfo(weights_BAK.dtype).tiny)
-        penalty_BA = (weights_BAK * squares_BAK).sum(-1) / normaliser_BA
+        penalty_BA = (weights_BAK * penalties_BAK).sum(-1) / normaliser_BA
     if token_weights_BA is None:
         return penalty_BA.mean()
     token_weights_BA = full_precision(token_weights_BA)

@@ -1,0 +1,204 @@
+"""Does it learn, and what imitation cannot? Every method on the same data, one line of JSON a cell.
+
+    python benchmarks/learning.py --recipes half-finished corrupted --tasks push-v3 --methods q-transformer bc \
+        --seeds 0 1 2 --jobs 2
+    python benchmarks/learning.py --table        # the table of what has been measured so far
+
+Data are collected once into runs/benchmark/data. A cell that benchmarks/results/learning.jsonl already holds is not run
+again, so the command can be stopped and repeated. Evaluation: the final checkpoint, 100 unseen starts, the same for all.
+Methods named d3rlpy-* need `--peer-python`, the Python of an environment with d3rlpy (its pins conflict with ours).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from methods import EVALUATION_EPISODES, EVALUATION_SEED, METHODS, Method
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "learning.jsonl"
+WORK = ROOT / "runs" / "benchmark"
+ENVIRONMENT = "qseq.environments.metaworld:qseq/metaworld-v3"
+COLLECTION_SEED, COLLECTED_EPISODES = 1, 360
+QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "QSEQ_PROGRESS": "0"}
+_writing = Lock()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run and its evaluation: `task` may join several tasks by '+', one model trained on all."""
+
+    recipe: str
+    task: str
+    method: str
+    seed: int
+
+    @property
+    def tasks(self) -> list[str]:
+        return self.task.split("+")
+
+    @property
+    def folder(self) -> Path:
+        return WORK / "runs" / f"{self.recipe}__{self.task}__{self.method}__{self.seed}"
+
+
+def collect(recipe: str, task: str) -> Path:
+    """The data of a recipe for one task, made by `qseq collect` unless they are there already."""
+    store = WORK / "data" / f"{task}_{recipe}"
+    done = store.with_suffix(".done")
+    if not done.exists():
+        qseq("collect", "--recipe", recipe, "--env-kwargs", json.dumps({"task": task}), "--out", str(store),
+             "--episodes", str(COLLECTED_EPISODES), "--seed", str(COLLECTION_SEED))  # fmt: skip
+        done.touch()
+    return store
+
+
+def qseq(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "qseq.cli.main", *arguments], check=True, env=QUIET, cwd=ROOT)
+
+
+def run(cell: Cell, peer_python: str | None) -> None:
+    """Train and evaluate one cell, and add its line for each decoding."""
+    method = METHODS[cell.method]
+    stores = [WORK / "data" / f"{task}_{cell.recipe}" for task in cell.tasks]
+    started = time.perf_counter()
+    if method.peer:
+        if peer_python is None:
+            raise SystemExit(f"{cell.method} needs --peer-python")
+        train_peer(cell, method, stores[0], peer_python)
+    elif not (cell.folder / "checkpoints" / "latest").exists():
+        data = [argument for store in stores for argument in ("--data", str(store))]
+        # A model of several tasks sees each as often as a model of one does.
+        overrides = [*method.overrides, f"training.steps={method.steps * len(stores)}"]
+        qseq(
+            "train", "--algo", method.algorithm, *data, "--out", str(cell.folder), "--seed", str(cell.seed), *overrides
+        )
+    train_seconds = time.perf_counter() - started
+    for decoding in method.decodings:
+        rows = [evaluate(cell, method, task, decoding) for task in cell.tasks]
+        for task, result in zip(cell.tasks, rows, strict=True):
+            add_line(cell, method, task, decoding, result, train_seconds)
+
+
+def train_peer(cell: Cell, method: Method, store: Path, peer_python: str) -> None:
+    import numpy as np
+
+    from qseq.episodes import EpisodeStore
+
+    data = WORK / "peer" / f"{store.name}.npz"
+    if not data.exists():
+        data.parent.mkdir(parents=True, exist_ok=True)
+        opened = EpisodeStore.open(store)
+        episodes = [opened.episode(i) for i in range(opened.num_episodes)]
+        ends = [np.arange(e.num_steps) == e.num_steps - 1 for e in episodes]
+        np.savez(
+            data,
+            observations=np.concatenate([e.observations["state"][:-1] for e in episodes]),
+            actions=np.concatenate([e.actions for e in episodes]),
+            rewards=np.concatenate([e.rewards for e in episodes]),
+            terminals=np.concatenate([end * e.terminated for end, e in zip(ends, episodes, strict=True)]),
+            timeouts=np.concatenate([end * (not e.terminated) for end, e in zip(ends, episodes, strict=True)]),
+        )
+    script = ROOT / "benchmarks" / "peers" / "d3rlpy_baselines.py"
+    subprocess.run(
+        [peer_python, str(script), str(data), str(cell.folder), "--algo", method.algorithm, "--seed", str(cell.seed),
+         "--steps", str(method.steps)],
+        check=True, env=QUIET,
+    )  # fmt: skip
+
+
+def evaluate(cell: Cell, method: Method, task: str, decoding: str) -> dict[str, Any]:
+    """In a process of its own, so that cells run side by side."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "evaluate_cell.py"), str(cell.folder), task, decoding]
+    output = subprocess.run([*command, str(int(method.peer))], check=True, env=QUIET, capture_output=True, text=True)
+    result: dict[str, Any] = json.loads(output.stdout.splitlines()[-1])
+    return result
+
+
+def add_line(
+    cell: Cell, method: Method, task: str, decoding: str, result: dict[str, Any], train_seconds: float
+) -> None:
+    line = {
+        **asdict(cell),
+        "evaluated_on": task,
+        "decoding": decoding,
+        "success_rate": result["success_rate"],
+        "success_ci95": result["success_ci95"],
+        "mean_length": result["mean_length"],
+        "episodes": EVALUATION_EPISODES,
+        "evaluation_seed": EVALUATION_SEED,
+        "steps": method.steps * len(cell.tasks),
+        "train_seconds": round(train_seconds, 1),
+        "overrides": list(method.overrides),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
+    with _writing, RESULTS.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(f"{cell.recipe:15} {task:15} {cell.method:22} seed {cell.seed} {decoding:7} {result['success_rate']:.2f}")
+
+
+def measured() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def table() -> str:
+    """Mean success over seeds, with how many seeds there are, in percent."""
+    groups: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for line in measured():
+        joint = " (one model)" if "+" in line["task"] else ""
+        decoding = "" if line["decoding"] == "greedy" else f", {line['decoding']}"
+        key = (line["recipe"], line["evaluated_on"] + joint, line["method"] + decoding)
+        groups.setdefault(key, {}).setdefault("success", []).append(line["success_rate"])
+    rows = ["| data | task | method | success % | seeds |", "|---|---|---|---|---|"]
+    for (recipe, task, method), group in sorted(groups.items()):
+        rates = group["success"]
+        each = " ".join(f"{100 * rate:.0f}" for rate in rates)
+        rows.append(f"| {recipe} | {task} | {method} | {100 * sum(rates) / len(rates):.0f} ({each}) | {len(rates)} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipes", nargs="+", default=["corrupted", "scarce", "sloppy-success", "half-finished"])
+    parser.add_argument("--tasks", nargs="+", default=["push-v3", "drawer-open-v3"])
+    parser.add_argument("--methods", nargs="+", default=["q-transformer", "bc", "filtered-bc"], choices=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="cells run side by side, one thread each")
+    parser.add_argument("--peer-python", help="Python of an environment with d3rlpy")
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(table())
+        return
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    done = {(line["recipe"], line["task"], line["method"], line["seed"]) for line in measured()}
+    cells = [
+        Cell(recipe, task, method, seed)
+        for seed in arguments.seeds
+        for method in arguments.methods
+        for recipe in arguments.recipes
+        for task in arguments.tasks
+    ]
+    cells = [cell for cell in cells if (cell.recipe, cell.task, cell.method, cell.seed) not in done]
+    for recipe, task in sorted({(cell.recipe, task) for cell in cells for task in cell.tasks}):
+        collect(recipe, task)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for future in [pool.submit(run, cell, arguments.peer_python) for cell in cells]:
+            future.result()
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
