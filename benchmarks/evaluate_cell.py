@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from methods import EVALUATION_EPISODES, EVALUATION_SEED
 
+from methods import EVALUATION_EPISODES, EVALUATION_SEED
 from qseq import Policy, evaluate, load_policy
 from qseq.policies import Observation
 

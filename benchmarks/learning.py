@@ -4,8 +4,9 @@
         --seeds 0 1 2 --jobs 2
     python benchmarks/learning.py --table        # the table of what has been measured so far
 
-Data are collected once into runs/benchmark/data. A cell that benchmarks/results/learning.jsonl already holds is not run
-again, so the command can be stopped and repeated. Evaluation: the final checkpoint, 100 unseen starts, the same for all.
+Data are collected once into runs/benchmark/data. A cell that benchmarks/results/learning.jsonl already holds is not
+run again, so the command can be stopped and repeated. Evaluation: the final checkpoint, 100 unseen starts, the same
+for all.
 Methods named d3rlpy-* need `--peer-python`, the Python of an environment with d3rlpy (its pins conflict with ours).
 """
 
