@@ -1,5 +1,7 @@
-"""The in-sample backup (bootstrap="expectile") against exact solutions: its mean is policy evaluation, and the expectile
-climbs from there towards the optimum."""
+"""The in-sample backup (bootstrap="expectile") against exact solutions.
+
+Its mean is policy evaluation, and the expectile climbs from there towards the optimum.
+"""
 
 from __future__ import annotations
 
