@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from qseq.actions import ActionTokenizer, make_tokenizer
-from qseq.configuration import NonNegativeInt, PositiveInt
+from qseq.configuration import Fraction, NonNegativeInt, PositiveInt
 from qseq.episodes import EpisodeView, Windows, WindowSpec
 from qseq.episodes.sources import open_source
 from qseq.episodes.statistics import compute_statistics
@@ -33,6 +34,8 @@ class DataConfig:
     """Frames of one observation, the newest included."""
     successes_only: bool = False
     """Train on successful episodes only."""
+    success_share: Fraction = 0.0
+    """Show successful episodes more often, so that at least this share of the steps is theirs; 0 shows all alike."""
     verify: bool = True
     """Check every value of the data (finite, within bounds) before training."""
     limit_episodes: NonNegativeInt = 0
@@ -82,7 +85,29 @@ def open_view(sources: Sequence[str], config: DataConfig) -> EpisodeView:
         view = view.successes()
     if config.limit_episodes:
         view = view.select(range(min(config.limit_episodes, view.num_episodes)))
-    return view
+    return with_success_share(view, config.success_share)
+
+
+def with_success_share(view: EpisodeView, share: float) -> EpisodeView:
+    """The view with its successful episodes repeated, as often as it takes for this share of its steps.
+
+    The share is reached within one repetition of a successful episode. Without successes, or where they have the
+    share already, the view stays as it is.
+
+    Raises:
+        RequestError: the share is 1, which only leaving out all others would give.
+    """
+    if share >= 1.0:
+        raise RequestError("data.success_share: found 1, expected less; use data.successes_only=true")
+    successes = np.flatnonzero(view.success == 1)
+    steps, others = int(view.lengths[successes].sum()), int(view.lengths[view.success != 1].sum())
+    wanted = share / (1.0 - share) * others
+    if steps == 0 or steps >= wanted:
+        return view
+    whole, rest = divmod(wanted, steps)
+    more = successes[: np.searchsorted(np.cumsum(view.lengths[successes]), rest)]
+    again = np.concatenate([np.tile(successes, int(whole) - 1), more]).astype(np.int64)
+    return view.select(np.concatenate([np.arange(view.num_episodes), again]))
 
 
 def prepare(
