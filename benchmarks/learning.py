@@ -25,7 +25,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from methods import EVALUATION_EPISODES, EVALUATION_SEED, METHODS, Method
+from _methods import EVALUATION_EPISODES, EVALUATION_SEED, METHODS, Method
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "learning.jsonl"
@@ -121,7 +121,7 @@ def train_peer(cell: Cell, method: Method, store: Path, peer_python: str) -> Non
 
 def evaluate(cell: Cell, method: Method, task: str, decoding: str) -> dict[str, Any]:
     """In a process of its own, so that cells run side by side."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "evaluate_cell.py"), str(cell.folder), task, decoding]
+    command = [sys.executable, str(ROOT / "benchmarks" / "_evaluate_cell.py"), str(cell.folder), task, decoding]
     output = subprocess.run([*command, str(int(method.peer))], check=True, env=QUIET, capture_output=True, text=True)
     result: dict[str, Any] = json.loads(output.stdout.splitlines()[-1])
     return result

@@ -2,9 +2,9 @@
 
     python examples/metaworld_demo.py            # or: make demo
 
-Collects half-finished and sloppy episodes, trains three methods on exactly the same data (two at a time, one thread
-each), lets each act from initial states none of them has seen, and writes runs/demo/report.html. Run it again after an
-interruption and it goes on where it stopped.
+Collects episodes of an expert with a wrong idea of the world, most of which fail, trains three methods on exactly the
+same data (two at a time, one thread each), lets each act from initial states none of them has seen, and writes
+runs/demo/report.html. Run it again after an interruption and it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ ENVIRONMENT = "qseq.environments.metaworld:qseq/metaworld-v3"
 TASK = '{"task": "push-v3"}'
 # Method -> arguments of its training. The slowest first: two workers take them in this order.
 TRAINING = {
-    "q-transformer": ["--steps", "3000"],
-    "bc": ["--steps", "3000"],
-    "filtered-bc": ["--steps", "3000"],
+    "q-transformer": ["--steps", "2500"],
+    "bc": ["--steps", "2500"],
+    "filtered-bc": ["--steps", "2500"],
 }
 EVALUATION_EPISODES = 100
 FILMED_EPISODES = 2

@@ -1,6 +1,6 @@
 """Evaluate one trained cell of the learning benchmark; prints one line of JSON.
 
-python benchmarks/evaluate_cell.py RUN TASK DECODING PEER(0|1)
+python benchmarks/_evaluate_cell.py RUN TASK DECODING PEER(0|1)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from methods import EVALUATION_EPISODES, EVALUATION_SEED
+from _methods import EVALUATION_EPISODES, EVALUATION_SEED
 from qseq import Policy, evaluate, load_policy
 from qseq.policies import Observation
 
