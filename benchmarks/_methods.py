@@ -30,6 +30,7 @@ METHODS = {
     "filtered-bc": Method(algorithm="filtered-bc", decodings=("greedy", "sample")),
     # One thing changed at a time.
     "no-bound": _variant("objective.monte_carlo_bound=false"),
+    "weight-1": _variant("objective.conservative_weight=1"),
     "no-regulariser": _variant("objective.conservative_weight=0"),
     "1-step": _variant("objective.bootstrap_steps=[1]"),
     "max-backup": _variant("objective.bootstrap=max"),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qseq.actions import ActionTokenizer
-from qseq.configuration import Fraction
+from qseq.configuration import Fraction, NonNegativeFloat
 from qseq.episodes import WindowBatch, WindowSpec
 from qseq.policies.windows import decision_steps, decision_tokens_of, observation_after, observation_at
 from qseq.training import Losses
@@ -49,8 +49,10 @@ class QObjectiveConfig:
     carry: bool = True
     """With bootstrap="max": inside a decision, a token's target is at least that of the token after it, so a reward
     crosses the whole decision in one backup. Biased upward where transitions are stochastic."""
-    conservative_weight: float = 1.0
-    """Weight of the pull of bins that were not taken towards the least value."""
+    conservative_weight: NonNegativeFloat = 4.0
+    """Weight of the pull of bins that were not taken towards the least value (1 in the paper). A bin that the data take
+    with probability p settles at `target * p / (p + weight / (K - 1))`: the weight says how common an action must be to
+    be believed."""
     value: Literal["bounded", "unbounded", "categorical"] = "bounded"
     value_loss: Literal["mse", "bce"] = "bce"
     """Of a bounded value: squared error, or cross-entropy, which has the same minimiser and learns faster, because its
