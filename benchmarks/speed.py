@@ -24,13 +24,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from qseq import Episode, EpisodeStore, EpisodeView, StoreWriter, evaluate
+from qseq.actions import make_tokenizer
 from qseq.configuration import load_config
 from qseq.environments import make_environment
+from qseq.policies import TokenPolicySpec
 from qseq.robot.algorithm import make_trainer
 from qseq.robot.config import QTransformerConfig
 from qseq.robot.policy import QTransformerPolicy
 
-BATCH, WARM, ROUNDS = 256, 5, 30
+BATCH, WARM, ROUNDS, STATE = 256, 5, 30, 39
 SPACE = {"type": "box", "low": [-1.0] * 4, "high": [1.0] * 4, "shape": [4], "dtype": "float32"}
 METAWORLD = "qseq.environments.metaworld:qseq/metaworld-v3"
 
@@ -104,25 +106,11 @@ def training(folder: Path, precision: str) -> dict[str, Any]:
 
 def decoding() -> dict[str, Any]:
     """Latency of one decision (a batch of 1 and of 64), with and without the key/value cache."""
-    view_dim = 39
     result: dict[str, Any] = {}
-    model_config = load_config(QTransformerConfig)
-    from qseq.actions import make_tokenizer
-    from qseq.policies import TokenPolicySpec
-
-    spec = TokenPolicySpec(
-        network=model_config.network,
-        fields={"state": (view_dim,)},
-        history=1,
-        tokenizer=make_tokenizer(SPACE, num_bins=model_config.actions.num_bins),
-        action_space=SPACE,
-        extra={"value": {"kind": "bounded"}, "initial_value": 0.05},
-    )
-    network = QTransformerPolicy.build_network(spec, spec.blank_layouts())
     for cached in (True, False):
-        policy = QTransformerPolicy(network, spec, use_cache=cached)
+        policy = untrained_policy(use_cache=cached)
         for batch in (1, 64):
-            states = {"state": np.random.default_rng(0).normal(size=(batch, view_dim)).astype(np.float32)}
+            states = {"state": np.random.default_rng(0).normal(size=(batch, STATE)).astype(np.float32)}
             seconds = median_seconds(lambda p=policy, s=states: p.act(s, "push"), 200 if batch == 1 else 60)
             result[f"batch {batch}, {'cache' if cached else 'no cache'}"] = {
                 "milliseconds": 1e3 * seconds,
@@ -133,21 +121,8 @@ def decoding() -> dict[str, Any]:
 
 def evaluation() -> dict[str, Any]:
     """Steps a second with the policy acting, against the same environments under random actions."""
-    num_envs, episodes = 50, 50
-    config = load_config(QTransformerConfig)
-    from qseq.actions import make_tokenizer
-    from qseq.policies import TokenPolicySpec
-
-    spec = TokenPolicySpec(
-        network=config.network,
-        fields={"state": (39,)},
-        history=1,
-        tokenizer=make_tokenizer(SPACE, num_bins=config.actions.num_bins),
-        action_space=SPACE,
-        extra={"value": {"kind": "bounded"}, "initial_value": 0.05},
-    )
-    policy = QTransformerPolicy(QTransformerPolicy.build_network(spec, spec.blank_layouts()), spec)
-    result = evaluate(policy, METAWORLD, {"task": "push-v3"}, episodes=episodes, seed=0, num_envs=num_envs)
+    num_envs = 50
+    result = evaluate(untrained_policy(), METAWORLD, {"task": "push-v3"}, episodes=num_envs, seed=0, num_envs=num_envs)
     environments = [make_environment(METAWORLD, {"task": "push-v3"}) for _ in range(10)]
     for index, environment in enumerate(environments):
         environment.reset(seed=index)
@@ -168,6 +143,20 @@ def evaluation() -> dict[str, Any]:
         "random_actions_steps_per_second": random_rate,
         "ratio": result.steps_per_second / random_rate,
     }
+
+
+def untrained_policy(**options: Any) -> QTransformerPolicy:
+    """A policy of the default sizes for Meta-World."""
+    config = load_config(QTransformerConfig)
+    spec = TokenPolicySpec(
+        network=config.network,
+        fields={"state": (STATE,)},
+        history=1,
+        tokenizer=make_tokenizer(SPACE, num_bins=config.actions.num_bins),
+        action_space=SPACE,
+        extra={"value": {"kind": "bounded"}, "initial_value": 0.05},
+    )
+    return QTransformerPolicy(QTransformerPolicy.build_network(spec, spec.blank_layouts()), spec, **options)
 
 
 def matmul_rate(dtype: torch.dtype) -> float:
