@@ -44,6 +44,20 @@ class FixedLogits(nn.Module):
         return self.logits_AK[: prefix_BP.shape[1] + 1] + context[:, None]
 
 
+class ValuedLogits(FixedLogits):
+    """With a value of the state beside the bins."""
+
+    def __init__(self, logits_AK: Tensor) -> None:
+        super().__init__(logits_AK)
+        self.value_logit = nn.Parameter(torch.tensor(0.3))
+
+    def decode_with_value(self, context: Tensor, prefix_BP: Tensor) -> tuple[Tensor, Tensor]:
+        return self.decode(context, prefix_BP), self.state_value(context)
+
+    def state_value(self, context: Tensor) -> Tensor:
+        return self.value_logit + context[:, 0]
+
+
 def episode(rewards: list[float], *, terminated: bool) -> Episode:
     steps = len(rewards)
     return Episode(
@@ -199,3 +213,45 @@ def test_a_chunk_cut_short_by_the_end_trains_only_its_real_tokens(tmp_path: Path
     grad = network.logits_AK.grad
     assert grad is not None
     assert grad[2, 0] != 0  # from the first window
+
+
+@pytest.mark.parametrize("value", ["bounded", "unbounded"])
+@pytest.mark.parametrize("bootstrap", ["max", "expectile"])
+def test_chunks_beyond_the_end_leave_the_loss_finite(tmp_path: Path, value: str, bootstrap: str) -> None:
+    view = write_view(tmp_path / "store", [episode([0.0, 0.0, 0.0, 1.0], terminated=True)])
+    spec = WindowSpec(bootstrap_steps=(3,))
+    tokenizer = make_tokenizer(ACTION_SPACE, num_bins=K, chunk=3)
+    options = {"bootstrap_steps": (3,), "value": value, "bootstrap": bootstrap, "carry": True}
+    objective = QObjective(tokenizer, spec, QObjectiveConfig(**(PLAIN | options)), torch.ones(1, 1, dtype=torch.long))  # type: ignore[arg-type]
+    batch = Windows(view, spec, batch_size=4, seed=0, discount=DISCOUNT).windows_at(np.zeros(4, int), np.arange(4))
+    network = ValuedLogits(LOGITS.repeat(3, 1))
+    losses = objective.loss(batch, network, ValuedLogits(LOGITS.repeat(3, 1)))
+    losses.total.backward()
+    assert torch.isfinite(losses.total)
+    assert all(torch.isfinite(term) for term in losses.terms.values())
+    assert torch.isfinite(network.logits_AK.grad).all()  # type: ignore[arg-type]
+
+
+def test_the_in_sample_value_is_bootstrapped_and_shared_by_the_tokens_of_a_decision(tmp_path: Path) -> None:
+    rewards = [0.25, 0.0]
+    objective, batch, _ = objective_and_batch(
+        tmp_path, [episode(rewards, terminated=False)], step=0, bootstrap="expectile"
+    )
+    targets = objective.targets(batch, ValuedLogits(LOGITS), torch.tensor([[0, 3]]))
+    # The state's value is sigmoid(0.3 + 0.1) at step 1, whatever the best bin there is worth.
+    torch.testing.assert_close(targets, torch.full((1, 2), 0.25 + DISCOUNT * sigmoid(0.3 + 0.1)))
+
+
+def test_the_expectile_weighs_targets_above_and_below_the_value(tmp_path: Path) -> None:
+    gradients = {}
+    for reward in (0.0, 1.0):
+        objective, batch, _ = objective_and_batch(
+            tmp_path / str(reward), [episode([reward], terminated=True)], step=0, bootstrap="expectile", expectile=0.9
+        )
+        network = ValuedLogits(LOGITS)
+        with torch.no_grad():
+            network.value_logit.fill_(0.0)  # a value of 0.5: the two targets are equally far
+        objective.loss(batch, network, ValuedLogits(LOGITS)).total.backward()
+        gradients[reward] = network.value_logit.grad.item()  # type: ignore[union-attr]
+    assert gradients[1.0] < 0 < gradients[0.0]
+    assert -gradients[1.0] / gradients[0.0] == pytest.approx(9.0)

@@ -125,6 +125,8 @@ class QObjective:
         network = cast(TokenQFunction, online)
         context_BSD = self._context(network, batch, observation_at(batch, self.spec))
         targets_BA = self.targets(batch, cast(TokenQFunction, target), tokens_BA)
+        # Tokens beyond the end of an episode have no target (it may be minus infinity) and no weight.
+        targets_BA = targets_BA.masked_fill(token_weights_BA == 0, self.config.value_low)
         terms: dict[str, Tensor] = {}
         value_loss: Tensor | float = 0.0
         if self.config.bootstrap == "max":
