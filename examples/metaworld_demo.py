@@ -2,9 +2,10 @@
 
     python examples/metaworld_demo.py            # or: make demo
 
-Collects episodes of an expert with a wrong idea of the world, most of which fail, trains three methods on exactly the
-same data (two at a time, one thread each), lets each act from initial states none of them has seen, and writes
-runs/demo/report.html. Run it again after an interruption and it goes on where it stopped.
+Collects episodes of an expert that is often wrong, half of them abandoned part-way and half begun part-way, so that none
+shows the whole task; trains three methods on exactly the same data (two at a time, one thread each); lets each act from
+initial states none of them has seen; and writes runs/demo/report.html. Run it again after an interruption and it goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 FOLDER = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/demo")
-RECIPE = "corrupted"
-EPISODES = 300
+RECIPE = "half-finished"
+EPISODES = 360
 COLLECTION_SEED = 0
 ENVIRONMENT = "qseq.environments.metaworld:qseq/metaworld-v3"
 TASK = '{"task": "push-v3"}'
