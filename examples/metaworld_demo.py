@@ -2,10 +2,10 @@
 
     python examples/metaworld_demo.py            # or: make demo
 
-Collects episodes of an expert that is often wrong, half of them abandoned part-way and half begun part-way, so that none
-shows the whole task; trains three methods on exactly the same data (two at a time, one thread each); lets each act from
-initial states none of them has seen; and writes runs/demo/report.html. Run it again after an interruption and it goes on
-where it stopped.
+Collects episodes of an expert that is often wrong, half of them abandoned part-way and half begun part-way, so that
+none shows the whole task; trains three methods on exactly the same data (two at a time, one thread each); lets each act
+from initial states none of them has seen; and writes runs/demo/report.html. Run it again after an interruption and it
+goes on where it stopped.
 """
 
 from __future__ import annotations
