@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -41,9 +42,9 @@ def test_two_processes_equal_one_with_double_batches(tmp_path: Path) -> None:
     )
     try:
         assert process.wait(timeout=120) == 0
-    except BaseException:
-        os.killpg(process.pid, signal.SIGKILL)  # the launcher's children too
-        raise
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # the launcher's children too
 
     one, two = ((path / "metrics.jsonl").read_text().splitlines() for path in (tmp_path / "one", run))
     assert len(one) == len(two) == 8

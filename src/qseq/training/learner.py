@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from typing import Any
 
@@ -44,7 +45,16 @@ def make_accelerator() -> Accelerator:
     handler = DistributedDataParallelKwargs(find_unused_parameters=True)
     # Unless told so, accelerate takes several processes without a GPU for strangers: each would train alone.
     cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
-    return Accelerator(cpu=cpu, kwargs_handlers=[handler])
+    accelerator = Accelerator(cpu=cpu, kwargs_handlers=[handler])
+    if accelerator.num_processes > 1:
+        atexit.register(_leave_process_group)
+    return accelerator
+
+
+def _leave_process_group() -> None:
+    """Stop the group's threads before the interpreter goes: one still running then aborts the process now and then."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def check_accelerator(accelerator: Accelerator, config: TrainingConfig) -> None:
