@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from qseq.networks.action_network import ActionNetwork, FieldLayout, NetworkConfig
+from qseq.networks.action_network import ActionNetwork, NetworkConfig
 from qseq.networks.attention import attend
 from qseq.networks.decoding import decode_tokens, epsilon_greedy, greedy, sample
+from qseq.networks.observation import FieldLayout
 from qseq.networks.text import word_ids
 
 A, K, B = 5, 7, 6

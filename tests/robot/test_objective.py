@@ -45,17 +45,14 @@ class FixedLogits(nn.Module):
 
 
 class ValuedLogits(FixedLogits):
-    """With a value of the state beside the bins."""
+    """With values of the state beside the bins, one a fold."""
 
-    def __init__(self, logits_AK: Tensor) -> None:
+    def __init__(self, logits_AK: Tensor, *value_logits: float) -> None:
         super().__init__(logits_AK)
-        self.value_logit = nn.Parameter(torch.tensor(0.3))
+        self.value_logits_K = nn.Parameter(torch.tensor(value_logits or (0.3,)))
 
-    def decode_with_value(self, context: Tensor, prefix_BP: Tensor) -> tuple[Tensor, Tensor]:
-        return self.decode(context, prefix_BP), self.state_value(context)
-
-    def state_value(self, context: Tensor) -> Tensor:
-        return self.value_logit + context[:, 0]
+    def state_values(self, observation: dict[str, Tensor], instruction_BD: Tensor) -> Tensor:
+        return (self.value_logits_K + observation["state"][:, -1, :1]).expand(len(instruction_BD), -1)
 
 
 def episode(rewards: list[float], *, terminated: bool) -> Episode:
@@ -250,8 +247,8 @@ def test_the_expectile_weighs_targets_above_and_below_the_value(tmp_path: Path) 
         )
         network = ValuedLogits(LOGITS)
         with torch.no_grad():
-            network.value_logit.fill_(0.0)  # a value of 0.5: the two targets are equally far
+            network.value_logits_K.fill_(0.0)  # a value of 0.5: the two targets are equally far
         objective.loss(batch, network, ValuedLogits(LOGITS)).total.backward()
-        gradients[reward] = network.value_logit.grad.item()  # type: ignore[union-attr]
+        gradients[reward] = network.value_logits_K.grad.item()  # type: ignore[union-attr]
     assert gradients[1.0] < 0 < gradients[0.0]
     assert -gradients[1.0] / gradients[0.0] == pytest.approx(9.0)

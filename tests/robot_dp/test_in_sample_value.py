@@ -5,6 +5,7 @@ Its mean is policy evaluation, and the expectile climbs from there towards the o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +20,12 @@ from support.tabular import DISCOUNT, Mdp, TabularQ, optimal_q, random_mdp, stor
 class TabularQAndValue(TabularQ):
     """With a table of the states' values beside those of the prefixes."""
 
-    def __init__(self, num_states: int, num_tokens: int, num_bins: int) -> None:
+    def __init__(self, num_states: int, num_tokens: int, num_bins: int, folds: int = 1) -> None:
         super().__init__(num_states, num_tokens, num_bins)
-        self.state_values = nn.Parameter(torch.zeros(num_states))
+        self.table_SK = nn.Parameter(torch.zeros(num_states, folds))
 
-    def decode_with_value(self, context_BSD: Tensor, prefix_BP: Tensor) -> tuple[Tensor, Tensor]:
-        return self.decode(context_BSD, prefix_BP), self.state_value(context_BSD)
-
-    def state_value(self, context_BSD: Tensor) -> Tensor:
-        return self.state_values[context_BSD[:, 0].argmax(dim=-1)]
+    def state_values(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
+        return self.table_SK[observation["state"][:, 0].argmax(dim=-1)]
 
 
 def value_of_uniform_policy(mdp: Mdp) -> np.ndarray:
@@ -44,7 +42,7 @@ def learn_values(mdp: Mdp, folder: Path, seed: int, expectile: float) -> tuple[n
     table = TabularQAndValue(mdp.num_states, mdp.num_dimensions, mdp.num_bins)
     setting.table = table
     learn_by_adam(setting, updates=1500, learning_rate=0.02)
-    return table.state_values.detach().numpy(), table
+    return table.table_SK.detach().numpy()[:, 0], table
 
 
 @pytest.mark.parametrize("seed", range(3))

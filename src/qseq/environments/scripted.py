@@ -75,7 +75,8 @@ class CorruptedExpert:
             object to it), where the way to it leads through the true goal and succeeds by accident.
         noise_scale: standard deviation of the action noise, or its (low, high) of which each episode draws one.
         noise_correlation: of the noise of one step with the next, in [0, 1).
-        random_probability: probability that a step's action is drawn uniformly from the action space instead.
+        random_probability: share of the steps whose action is drawn uniformly from the action space instead.
+        random_steps: a random action is held for so many steps (a fumble), then the expert goes on from there.
         abandon: (low, high): give up after this fraction of the expert's usual number of steps, uniformly drawn.
 
     Raises:
@@ -95,6 +96,7 @@ class CorruptedExpert:
         noise_scale: float | Sequence[float] = 0.3,
         noise_correlation: float = 0.8,
         random_probability: float = 0.1,
+        random_steps: int = 1,
         abandon: Sequence[float] | None = None,
     ) -> None:
         _probability("wrong_goal", wrong_goal)
@@ -110,7 +112,12 @@ class CorruptedExpert:
         self._expert: MetaWorldExpert | None = None
         self._last_step: int | None = None
         self._abandon = None if abandon is None else _range("abandon", abandon)
-        self._random_probability = random_probability
+        if random_steps < 1:
+            raise RequestError(f"corrupted_expert: random_steps={random_steps}: expected at least 1")
+        # Of a step that is not inside a fumble, so that random_probability is the share of all steps.
+        self._fumble_probability = random_probability / (random_steps * (1.0 - random_probability) + random_probability)
+        self._random_steps = random_steps
+        self._fumble_left, self._fumble = 0, np.zeros(self._low.size)
         self._overshoot = overshoot
         self._goal_error, self._object_error = np.zeros(3), np.zeros(3)
         self._goal_offset: tuple[float, float] | None = None
@@ -155,9 +162,12 @@ class CorruptedExpert:
             believed[entries] += self._goal_error
         # Drawn even when not used, so that the noise's course does not depend on where random actions fall.
         noise = self._noise()
-        fallback = self._rng.uniform(self._low, self._high)
-        if self._rng.uniform() < self._random_probability:
-            return fallback.astype(np.float32)
+        fallback, chance = self._rng.uniform(self._low, self._high), self._rng.uniform()
+        if self._fumble_left == 0 and chance < self._fumble_probability:
+            self._fumble_left, self._fumble = self._random_steps, fallback
+        if self._fumble_left:
+            self._fumble_left -= 1
+            return self._fumble.astype(np.float32)
         return np.clip(self._expert(believed) + noise, self._low, self._high).astype(np.float32)
 
     def done(self) -> bool:

@@ -25,6 +25,7 @@ class EpisodeView:
         lengths: int64, steps.
         terminated, truncated: bool. success: int8, 1 yes, 0 no, -1 unknown.
         instruction_ids: int64, indices into `instructions`, which merges the stores' lists.
+        recordings: int64, number of the episode among all of the stores, the same where a view shows one twice.
         store_ids: int64. first_steps, first_frames: int64, rows in the columns of that store.
 
     Raises:
@@ -43,12 +44,14 @@ class EpisodeView:
         # The same maps as plain arrays: the memmap class costs time on every call.
         self._columns = [{n: np.asarray(c) for n, c in store.columns.items()} for store in self.stores]
         counts = [store.num_episodes for store in self.stores]
-        self._source = np.arange(sum(counts))[slice(None) if episodes is None else np.asarray(episodes)]
-        if not len(self._source):
+        self.recordings = np.arange(sum(counts), dtype=np.int64)[
+            slice(None) if episodes is None else np.asarray(episodes)
+        ]
+        if not len(self.recordings):
             names = ", ".join(str(store.path) for store in self.stores)
             raise DataError(f"{names}: found 0 episodes{'' if episodes is None else ' chosen'}, expected at least 1")
         self._episodes_before = np.cumsum([0, *counts])
-        self.store_ids = np.repeat(np.arange(len(counts)), counts)[self._source]
+        self.store_ids = np.repeat(np.arange(len(counts)), counts)[self.recordings]
         self.lengths = self._merge([store.lengths for store in self.stores])
         self.first_steps = self._merge([store.first_steps for store in self.stores])
         self.first_frames = self._merge([store.first_frames for store in self.stores])
@@ -66,11 +69,11 @@ class EpisodeView:
         self.instructions = list(ids)
 
     def _merge(self, parts: list[np.ndarray]) -> np.ndarray:
-        return np.concatenate(parts)[self._source]
+        return np.concatenate(parts)[self.recordings]
 
     @property
     def num_episodes(self) -> int:
-        return len(self._source)
+        return len(self.recordings)
 
     @property
     def num_steps(self) -> int:
@@ -94,7 +97,7 @@ class EpisodeView:
 
     def select(self, episodes: np.ndarray | Sequence[int]) -> EpisodeView:
         """A view of some of these episodes: indices or a boolean mask over this view."""
-        return EpisodeView(self.stores, self._source[np.asarray(episodes)])
+        return EpisodeView(self.stores, self.recordings[np.asarray(episodes)])
 
     def successes(self) -> EpisodeView:
         """Only the episodes known to be successful.
@@ -106,7 +109,7 @@ class EpisodeView:
 
     def episode(self, index: int) -> Episode:
         """Episode `index` of the view, copied into memory."""
-        source = self._source[index]
+        source = self.recordings[index]
         store = int(self.store_ids[index])
         return self.stores[store].episode(int(source - self._episodes_before[store]))
 

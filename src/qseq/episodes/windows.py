@@ -31,6 +31,7 @@ class WindowBatch:
             terminate.
         instruction_ids: int64 [B], indices into the view's `instructions`.
         episodes, steps: int64 [B], where the window was cut, for messages.
+        recordings: int64 [B], number of the recorded episode: the same wherever a view shows an episode again.
     """
 
     frames: dict[str, Tensor]
@@ -43,6 +44,7 @@ class WindowBatch:
     instruction_ids: Tensor
     episodes: Tensor
     steps: Tensor
+    recordings: Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> WindowBatch:
         """The same batch on another device."""
@@ -236,4 +238,5 @@ class Windows:
             instruction_ids=torch.from_numpy(places.instruction_ids.copy()),
             episodes=torch.from_numpy(places.episodes.copy()),
             steps=torch.from_numpy(places.steps.copy()),
+            recordings=torch.from_numpy(view.recordings.take(places.episodes)),
         )

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from qseq.errors import RequestError
-from qseq.networks.action_network import ActionNetwork, FieldLayout
+from qseq.networks.action_network import ActionNetwork
 from qseq.networks.decoding import Select, greedy, sample
+from qseq.networks.observation import FieldLayout
 from qseq.policies import TokenPolicy, TokenPolicySpec
 
 

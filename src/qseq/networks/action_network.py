@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qseq.networks.action_decoder import ActionDecoder
 from qseq.networks.attention import DecodingCache
-from qseq.networks.observation import ObservationEncoder, make_field_encoder
+from qseq.networks.observation import FieldLayout, ObservationEncoder, make_field_encoders
 from qseq.networks.text import word_ids
 
 
@@ -41,15 +41,6 @@ class NetworkConfig:
     """Buckets that the words of instructions are hashed to."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FieldLayout:
-    """An observation field as the network reads it: shape of one frame, and what standardises it."""
-
-    shape: tuple[int, ...]
-    mean: Tensor
-    std: Tensor
-
-
 class ActionNetwork(nn.Module):
     """Encoder of a short history and an instruction, and an autoregressive decoder over action tokens."""
 
@@ -66,10 +57,7 @@ class ActionNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.field_shapes = {name: layout.shape for name, layout in fields.items()}
-        encoders = {
-            name: make_field_encoder(name, layout.shape, config.dim, mean=layout.mean, std=layout.std)
-            for name, layout in fields.items()
-        }
+        encoders = make_field_encoders(fields, config.dim)
         self.encoder = ObservationEncoder(
             encoders,
             dict.fromkeys(encoders, 1),

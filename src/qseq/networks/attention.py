@@ -133,10 +133,8 @@ class CrossAttention(nn.Module):
 class FeedForward(nn.Sequential):
     """Position-wise two-layer network (Vaswani et al. 2017, section 3.3) with GELU."""
 
-    def __init__(self, dim: int, *, mult: int = 4, dropout: float = 0.0) -> None:
-        super().__init__(
-            nn.Linear(dim, mult * dim), nn.GELU(approximate="tanh"), nn.Dropout(dropout), nn.Linear(mult * dim, dim)
-        )
+    def __init__(self, dim: int, *, mult: int = 4) -> None:
+        super().__init__(nn.Linear(dim, mult * dim), nn.GELU(approximate="tanh"), nn.Linear(mult * dim, dim))
 
 
 class TransformerBlock(nn.Module):
@@ -151,7 +149,7 @@ class TransformerBlock(nn.Module):
         self.cross_norm = nn.LayerNorm(dim) if cross else None
         self.cross_attention = CrossAttention(dim, heads=heads, dim_head=dim_head, dropout=dropout) if cross else None
         self.ff_norm = nn.LayerNorm(dim)
-        self.feed_forward = FeedForward(dim, mult=ff_mult, dropout=dropout)
+        self.feed_forward = FeedForward(dim, mult=ff_mult)
         self.dropout = nn.Dropout(dropout)
 
     def forward(

@@ -6,6 +6,7 @@ Legend: B batch, F frames of history, S tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,15 @@ from torch import Tensor, nn
 from qseq.errors import RequestError
 from qseq.networks.attention import TransformerBlock
 from qseq.networks.text import InstructionEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldLayout:
+    """An observation field as the network reads it: shape of one frame, and what standardises it."""
+
+    shape: tuple[int, ...]
+    mean: Tensor
+    std: Tensor
 
 
 class VectorEncoder(nn.Module):
@@ -24,8 +34,9 @@ class VectorEncoder(nn.Module):
     def __init__(self, dim: int, *, mean: Tensor, std: Tensor, clip: float = 10.0) -> None:
         super().__init__()
         self.clip = clip
-        self.register_buffer("mean", mean.flatten().float())
-        self.register_buffer("std", std.flatten().float())
+        # Cloned, because encoders of the same field must not share memory: a file of weights stores it only once.
+        self.register_buffer("mean", mean.flatten().float().clone())
+        self.register_buffer("std", std.flatten().float().clone())
         size = self.mean.numel()
         self.network = nn.Sequential(
             nn.Linear(size, 2 * dim), nn.GELU(approximate="tanh"), nn.LayerNorm(2 * dim), nn.Linear(2 * dim, dim)
@@ -49,6 +60,14 @@ def make_field_encoder(name: str, shape: tuple[int, ...], dim: int, *, mean: Ten
             "leave the field out with data.fields"
         )
     return VectorEncoder(dim, mean=mean, std=std)
+
+
+def make_field_encoders(fields: Mapping[str, FieldLayout], dim: int) -> dict[str, nn.Module]:
+    """A new encoder for each field."""
+    return {
+        name: make_field_encoder(name, layout.shape, dim, mean=layout.mean, std=layout.std)
+        for name, layout in fields.items()
+    }
 
 
 class ObservationEncoder(nn.Module):

@@ -16,7 +16,8 @@ from qseq.episodes import EpisodeView, Windows, WindowSpec
 from qseq.episodes.sources import open_source
 from qseq.episodes.statistics import compute_statistics
 from qseq.errors import RequestError
-from qseq.networks.action_network import FieldLayout, NetworkConfig
+from qseq.networks.action_network import NetworkConfig
+from qseq.networks.observation import FieldLayout
 from qseq.networks.text import word_ids
 from qseq.policies.token_policy import TokenPolicySpec
 from qseq.training import TrainingConfig

@@ -20,8 +20,9 @@ import qseq
 from qseq.actions import ActionTokenizer, ChunkTokens
 from qseq.errors import DataError, RequestError
 from qseq.files import write_atomic
-from qseq.networks.action_network import ActionNetwork, FieldLayout, NetworkConfig
+from qseq.networks.action_network import ActionNetwork, NetworkConfig
 from qseq.networks.decoding import Select, decode_tokens
+from qseq.networks.observation import FieldLayout
 from qseq.policies.base import Observation, Policy
 from qseq.policies.locate import DESCRIPTION, WEIGHTS, locate_policy, read_description
 from qseq.policies.memory import FrameMemory

@@ -40,7 +40,11 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
         min_return=objective.value_low if objective.value != "unbounded" else float("-inf"),
         batch_size=config.training.batch_size,
         seed=seed,
-        extra={"value": objective.value_arguments(), "initial_value": objective.initial_value},
+        extra={
+            "value": objective.value_arguments(),
+            "initial_value": objective.initial_value,
+            "value_folds": objective.value_folds,
+        },
     )
     torch.manual_seed(seed)
     network = QTransformerPolicy.build_network(prepared.policy_spec, prepared.layouts)

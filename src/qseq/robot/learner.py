@@ -100,7 +100,11 @@ class QLearner:
             history=model.encoder.history,
             tokenizer=tokenizer,
             action_space=view.action_space,
-            extra={"value": objective.value_arguments(), "initial_value": objective.initial_value},
+            extra={
+                "value": objective.value_arguments(),
+                "initial_value": objective.initial_value,
+                "value_folds": len(model.folded_value.folds),
+            },
             default_instruction=only_instruction(view),
         )
         words = word_ids(view.instructions or [""], vocabulary=model.config.instruction_vocabulary)

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from qseq.networks.action_network import ActionNetwork, FieldLayout, NetworkConfig
+from qseq.networks.action_network import ActionNetwork, NetworkConfig
 from qseq.networks.decoding import Select, decode_tokens, epsilon_greedy, greedy
+from qseq.networks.observation import FieldLayout, make_field_encoders
+from qseq.networks.state_values import FoldedStateValue
 from qseq.values import BoundedValue, ValueTransform
 
 State = Tensor | Mapping[str, Tensor]
@@ -36,6 +38,7 @@ class QRoboticTransformer(ActionNetwork):
         history: F.
         values: what logits mean; by default Q = sigmoid(logit), for returns in [0, 1].
         initial_value: where Q starts, as a share of the range of a bounded value.
+        value_folds: networks that learn the value of a state, see `QObjectiveConfig.value_folds`.
         token_mask_AK: bool, False where a bin does not exist.
     """
 
@@ -58,6 +61,7 @@ class QRoboticTransformer(ActionNetwork):
         instruction_vocabulary: int = 1024,
         values: ValueTransform | None = None,
         initial_value: float = 0.05,
+        value_folds: int = 4,
         token_mask_AK: Tensor | None = None,
     ) -> None:
         if fields is None:
@@ -83,6 +87,7 @@ class QRoboticTransformer(ActionNetwork):
             tied=weight_tie_action_bin_embed,
             instruction_vocabulary=instruction_vocabulary,
         )
+        initial_logit = math.log(initial_value / (1 - initial_value)) if isinstance(values, BoundedValue) else 0.0
         super().__init__(
             config,
             fields,
@@ -90,12 +95,19 @@ class QRoboticTransformer(ActionNetwork):
             num_bins=action_bins,
             history=history,
             outputs_per_bin=math.prod(values.atom_shape),
-            initial_logit=math.log(initial_value / (1 - initial_value)) if isinstance(values, BoundedValue) else 0.0,
+            initial_logit=initial_logit,
         )
         self.config = config
         self.values = values
-        self.value_head = nn.Linear(dim, math.prod(values.atom_shape))
-        nn.init.constant_(self.value_head.bias, self.decoder.output_bias_AK[0, 0].item())
+        self.folded_value = FoldedStateValue(
+            lambda: make_field_encoders(fields, dim),
+            folds=value_folds,
+            tokens=history * len(fields),
+            dim=dim,
+            outputs=math.prod(values.atom_shape),
+            initial_logit=initial_logit,
+            dropout=dropout,
+        )
         self.token_mask_AK = token_mask_AK
 
     @classmethod
@@ -109,6 +121,7 @@ class QRoboticTransformer(ActionNetwork):
         history: int,
         values: ValueTransform,
         initial_value: float,
+        value_folds: int,
         token_mask_AK: Tensor | None,
     ) -> QRoboticTransformer:
         """The same network from a `NetworkConfig`."""
@@ -132,21 +145,14 @@ class QRoboticTransformer(ActionNetwork):
             instruction_vocabulary=config.instruction_vocabulary,
             values=values,
             initial_value=initial_value,
+            value_folds=value_folds,
             token_mask_AK=token_mask_AK,
         )
 
-    def decode_with_value(self, context_BSD: Tensor, prefix_BP: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `[B, P + 1, K, *atom_shape]` of the bins and `[B, *atom_shape]` of the state's value, in one pass."""
-        hidden_BPD = self.decoder.hidden(context_BSD, prefix_BP)
-        return self.decoder.score(hidden_BPD), self._value_logits(hidden_BPD)
-
-    def state_value(self, context_BSD: Tensor) -> Tensor:
-        """Logits `[B, *atom_shape]` of the value of a state, before any token."""
-        no_tokens_B0 = torch.empty((len(context_BSD), 0), dtype=torch.long, device=context_BSD.device)
-        return self._value_logits(self.decoder.hidden(context_BSD, no_tokens_B0))
-
-    def _value_logits(self, hidden_BPD: Tensor) -> Tensor:
-        return self.value_head(hidden_BPD[:, 0]).view(-1, *self.values.atom_shape)  # type: ignore[no-any-return]
+    def state_values(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
+        """Logits `[B, folds, *atom_shape]` of the value of a state, before any token; what training bootstraps from."""
+        logits: Tensor = self.folded_value(observation, instruction_BD)
+        return logits.view(*logits.shape[:2], *self.values.atom_shape)
 
     def forward(
         self,

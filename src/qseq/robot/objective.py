@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qseq.actions import ActionTokenizer
-from qseq.configuration import Fraction, NonNegativeFloat
+from qseq.configuration import Fraction, NonNegativeFloat, PositiveInt
 from qseq.episodes import WindowBatch, WindowSpec
 from qseq.policies.windows import decision_steps, decision_tokens_of, observation_after, observation_at
 from qseq.training import Losses
@@ -41,9 +41,13 @@ class QObjectiveConfig:
     also between the dimensions of a decision; or "expectile", a value of the state that is learnt from the same
     targets, an upper expectile of what the data's decisions led to (IQL, Kostrikov et al. 2022, section 4). The
     maximum over bins takes the largest error for the best action, which keeps the values of states that lead nowhere
-    alive; the expectile looks at actions in the data only. It saves one of the target network's two passes."""
+    alive; the expectile looks at actions in the data only. It needs no pass of the target network over actions."""
     expectile: Fraction = 0.7
     """0.5 is the mean over the data's decisions; towards 1, the best of them."""
+    value_folds: PositiveInt = 4
+    """Networks that learn the value of a state. Of more than one, each is trained on the episodes outside its fold, and
+    an episode bootstraps from the one that has not seen it. One alone learns by heart which episodes failed, and calls
+    every state of theirs worthless, however good it was."""
     monte_carlo_bound: bool = True
     """Targets are at least the return the episode achieved. Biased upward where transitions are stochastic."""
     carry: bool = True
@@ -87,11 +91,8 @@ class TokenQFunction(Protocol):
     def decode(self, context_BSD: Tensor, prefix_BP: Tensor) -> Tensor:
         """Logits `[B, P + 1, K, *atom_shape]`: of every bin of each token given the tokens before it."""
 
-    def decode_with_value(self, context_BSD: Tensor, prefix_BP: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, and the logits `[B, *atom_shape]` of the state's value. For bootstrap="expectile"."""
-
-    def state_value(self, context_BSD: Tensor) -> Tensor:
-        """Logits `[B, *atom_shape]` of the state's value. For bootstrap="expectile"."""
+    def state_values(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
+        """Logits `[B, folds, *atom_shape]` of the state's value. For bootstrap="expectile"."""
 
 
 class QObjective:
@@ -123,17 +124,17 @@ class QObjective:
             raise ValueError("Q-learning needs a target network")
         tokens_BA, token_weights_BA = decision_tokens_of(batch, self.tokenizer)
         network = cast(TokenQFunction, online)
-        context_BSD = self._context(network, batch, observation_at(batch, self.spec))
+        observation, instruction_BD = observation_at(batch, self.spec), self._instructions(network, batch)
+        context_BSD = network.encode(observation, instruction_BD)
         targets_BA = self.targets(batch, cast(TokenQFunction, target), tokens_BA)
         # Tokens beyond the end of an episode have no target (it may be minus infinity) and no weight.
         targets_BA = targets_BA.masked_fill(token_weights_BA == 0, self.config.value_low)
+        logits = network.decode(context_BSD, tokens_BA[:, :-1])
         terms: dict[str, Tensor] = {}
         value_loss: Tensor | float = 0.0
-        if self.config.bootstrap == "max":
-            logits = network.decode(context_BSD, tokens_BA[:, :-1])
-        else:
-            logits, state_logits = network.decode_with_value(context_BSD, tokens_BA[:, :-1])
-            value_loss = self._expectile_loss(state_logits, targets_BA[:, 0])
+        if self.config.bootstrap == "expectile":
+            state_logits = network.state_values(observation, instruction_BD)
+            value_loss = self._expectile_loss(state_logits, targets_BA[:, 0], batch.recordings)
             terms["state_value"] = value_loss
 
         taken = take_tokens(logits, tokens_BA)
@@ -183,30 +184,38 @@ class QObjective:
         bounds_B1 = batch.returns_to_go[:, None] if self.config.monte_carlo_bound else None
         return token_backup(rewards_BA, discounts_BA, next_values_BA, bounds_B1, carry=carry)
 
-    def _context(self, network: TokenQFunction, batch: WindowBatch, observation: Mapping[str, Tensor]) -> Tensor:
+    def _instructions(self, network: TokenQFunction, batch: WindowBatch) -> Tensor:
         # A data set has far fewer instructions than a batch has rows: embed each once.
         self.word_ids_IW = self.word_ids_IW.to(batch.instruction_ids.device)
-        return network.encode(observation, network.embed_words(self.word_ids_IW)[batch.instruction_ids])
+        return network.embed_words(self.word_ids_IW)[batch.instruction_ids]
 
     def _inside(self, target: TokenQFunction, batch: WindowBatch, tokens_BA: Tensor) -> tuple[Tensor, bool | Tensor]:
         """What follows inside a decision: values `[B, A]` of each prefix, and whether targets are carried."""
         if self.config.bootstrap == "expectile":
             # The tokens that were really taken follow: the target of a decision's end is that of all its tokens.
             return torch.full(tokens_BA.shape, -torch.inf, device=tokens_BA.device), True
-        context_BSD = self._context(target, batch, observation_at(batch, self.spec))
+        context_BSD = target.encode(observation_at(batch, self.spec), self._instructions(target, batch))
         return self._best(self.values.values(target.decode(context_BSD, tokens_BA[:, :-1]))), self.config.carry
 
-    def _expectile_loss(self, state_logits: Tensor, targets_B: Tensor) -> Tensor:
-        """Asymmetric loss whose minimiser is an expectile of the targets (IQL, equation 5)."""
-        above_B = targets_B > self.values.values(state_logits.detach())
-        weights_B = torch.where(above_B, self.config.expectile, 1.0 - self.config.expectile)
-        return self.values.loss(state_logits, targets_B, weights_B).mean()
+    def _expectile_loss(self, state_logits: Tensor, targets_B: Tensor, recordings_B: Tensor) -> Tensor:
+        """Asymmetric loss whose minimiser is an expectile of the targets (IQL, equation 5), outside each fold."""
+        targets_BK = targets_B[:, None].expand(state_logits.shape[:2])
+        above_BK = targets_BK > self.values.values(state_logits.detach())
+        weights_BK = torch.where(above_BK, self.config.expectile, 1.0 - self.config.expectile)
+        folds = state_logits.shape[1]
+        if folds > 1:
+            weights_BK = weights_BK * (
+                torch.arange(folds, device=recordings_B.device) != (recordings_B % folds)[:, None]
+            )
+        return self.values.loss(state_logits, targets_BK, weights_BK).sum(1).mean() / max(folds - 1, 1)
 
     def _value_after(self, network: TokenQFunction, batch: WindowBatch, index: int) -> Tensor:
         """Value `[B]` of the state reached at a horizon."""
-        context_BSD = self._context(network, batch, observation_after(batch, self.spec, index))
+        observation, instruction_BD = observation_after(batch, self.spec, index), self._instructions(network, batch)
         if self.config.bootstrap == "expectile":
-            return self.values.values(network.state_value(context_BSD))
+            values_BK = self.values.values(network.state_values(observation, instruction_BD))
+            return values_BK.gather(1, (batch.recordings % values_BK.shape[1])[:, None])[:, 0]
+        context_BSD = network.encode(observation, instruction_BD)
         no_tokens_B0 = torch.empty((len(batch), 0), dtype=torch.long, device=context_BSD.device)
         return self._best(self.values.values(network.decode(context_BSD, no_tokens_B0)))[:, 0]
 

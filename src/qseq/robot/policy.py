@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from qseq.networks.action_network import FieldLayout
 from qseq.networks.decoding import Select, epsilon_greedy, greedy
+from qseq.networks.observation import FieldLayout
 from qseq.policies import TokenPolicy, TokenPolicySpec
 from qseq.robot.model import QRoboticTransformer
 from qseq.values import make_value_transform
@@ -36,6 +36,7 @@ class QTransformerPolicy(TokenPolicy):
             history=spec.history,
             values=make_value_transform(**spec.extra["value"]),
             initial_value=spec.extra["initial_value"],
+            value_folds=spec.extra["value_folds"],
             token_mask_AK=spec.tokenizer.token_mask,
         )
 
