@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-EVALUATION_EPISODES, EVALUATION_SEED = 100, 777
+EVALUATION_EPISODES, EVALUATION_SEED = 100, 424_242
 STEPS = 2500
 _COMMON = ("training.precision=bf16", "training.threads=1", "training.trackers=[]", "training.checkpoint_every=100000")
 

@@ -4,7 +4,8 @@
         --seeds 0 1 2 --jobs 2
     python benchmarks/learning.py --table        # the table of what has been measured so far
 
-Data are collected once into runs/benchmark/data. A cell that benchmarks/results/learning.jsonl already holds is not
+Every seed has data of its own, collected once into runs/benchmark/data: what varies from seed to seed is the data, the
+training and both together; all methods of a seed share its data. A cell that benchmarks/results/learning.jsonl already holds is not
 run again, so the command can be stopped and repeated. Evaluation: the final checkpoint, 100 unseen starts, the same
 for all.
 Methods named d3rlpy-* need `--peer-python`, the Python of an environment with d3rlpy (its pins conflict with ours).
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "learning.jsonl"
 WORK = ROOT / "runs" / "benchmark"
 ENVIRONMENT = "qseq.environments.metaworld:qseq/metaworld-v3"
-COLLECTION_SEED, COLLECTED_EPISODES = 1, 360
+FIRST_COLLECTION_SEED, COLLECTED_EPISODES = 1000, 360
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "QSEQ_PROGRESS": "0"}
 _writing = Lock()
 
@@ -54,15 +55,18 @@ class Cell:
         return WORK / "runs" / f"{self.recipe}__{self.task}__{self.method}__{self.seed}"
 
 
-def collect(recipe: str, task: str) -> Path:
+def store_of(recipe: str, task: str, seed: int) -> Path:
+    return WORK / "data" / f"{task}_{recipe}_{seed}"
+
+
+def collect(recipe: str, task: str, seed: int) -> None:
     """The data of a recipe for one task, made by `qseq collect` unless they are there already."""
-    store = WORK / "data" / f"{task}_{recipe}"
+    store = store_of(recipe, task, seed)
     done = store.with_suffix(".done")
     if not done.exists():
         qseq("collect", "--recipe", recipe, "--env-kwargs", json.dumps({"task": task}), "--out", str(store),
-             "--episodes", str(COLLECTED_EPISODES), "--seed", str(COLLECTION_SEED))  # fmt: skip
+             "--episodes", str(COLLECTED_EPISODES), "--seed", str(FIRST_COLLECTION_SEED + seed))  # fmt: skip
         done.touch()
-    return store
 
 
 def qseq(*arguments: str) -> None:
@@ -72,7 +76,7 @@ def qseq(*arguments: str) -> None:
 def run(cell: Cell, peer_python: str | None) -> None:
     """Train and evaluate one cell, and add its line for each decoding."""
     method = METHODS[cell.method]
-    stores = [WORK / "data" / f"{task}_{cell.recipe}" for task in cell.tasks]
+    stores = [store_of(cell.recipe, task, cell.seed) for task in cell.tasks]
     started = time.perf_counter()
     if method.peer:
         if peer_python is None:
@@ -139,6 +143,7 @@ def add_line(
         "mean_length": result["mean_length"],
         "episodes": EVALUATION_EPISODES,
         "evaluation_seed": EVALUATION_SEED,
+        "collection_seed": FIRST_COLLECTION_SEED + cell.seed,
         "steps": method.steps * len(cell.tasks),
         "train_seconds": round(train_seconds, 1),
         "overrides": list(method.overrides),
@@ -193,9 +198,10 @@ def main() -> None:
         for task in arguments.tasks
     ]
     cells = [cell for cell in cells if (cell.recipe, cell.task, cell.method, cell.seed) not in done]
-    for recipe, task in sorted({(cell.recipe, task) for cell in cells for task in cell.tasks}):
-        collect(recipe, task)
+    needed = sorted({(cell.recipe, task, cell.seed) for cell in cells for task in cell.tasks})
     with ThreadPoolExecutor(arguments.jobs) as pool:
+        for future in [pool.submit(collect, *data) for data in needed]:
+            future.result()
         for future in [pool.submit(run, cell, arguments.peer_python) for cell in cells]:
             future.result()
     print(table())

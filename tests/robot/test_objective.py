@@ -252,3 +252,32 @@ def test_the_expectile_weighs_targets_above_and_below_the_value(tmp_path: Path) 
         gradients[reward] = network.value_logits_K.grad.item()  # type: ignore[union-attr]
     assert gradients[1.0] < 0 < gradients[0.0]
     assert -gradients[1.0] / gradients[0.0] == pytest.approx(9.0)
+
+
+def two_episodes(tmp_path: Path) -> tuple[QObjective, object]:
+    """One window of each of two episodes; the second succeeds."""
+    config = QObjectiveConfig(**(PLAIN | {"bootstrap": "expectile", "expectile": 0.5}))  # type: ignore[arg-type]
+    view = write_view(tmp_path, [episode([0.0, 0.0], terminated=False), episode([0.0, 1.0], terminated=True)])
+    spec = WindowSpec(bootstrap_steps=config.bootstrap_steps)
+    windows = Windows(view, spec, batch_size=1, seed=0, discount=DISCOUNT)
+    objective = QObjective(make_tokenizer(ACTION_SPACE, num_bins=K), spec, config, torch.ones(1, 1, dtype=torch.long))
+    return objective, windows.windows_at(np.array([0, 1]), np.array([0, 0]))
+
+
+def test_an_episode_bootstraps_from_the_fold_that_is_not_trained_on_it(tmp_path: Path) -> None:
+    objective, batch = two_episodes(tmp_path)
+    targets = objective.targets(batch, ValuedLogits(LOGITS, 0.3, -0.4), torch.tensor([[0, 3], [0, 3]]))
+    expected = [DISCOUNT * sigmoid(0.3 + 0.1), DISCOUNT * sigmoid(-0.4 + 0.1)]
+    torch.testing.assert_close(targets[:, 0], torch.tensor(expected))
+
+
+def test_a_fold_is_trained_on_the_other_episodes_only(tmp_path: Path) -> None:
+    objective, batch = two_episodes(tmp_path)
+    gradients = []
+    for target_value in (-9.0, 9.0):  # what episode 0 (bootstrapping from fold 0) is worth
+        network = ValuedLogits(LOGITS, 0.0, 0.0)
+        objective.loss(batch, network, ValuedLogits(LOGITS, target_value, 0.0)).total.backward()
+        assert network.value_logits_K.grad is not None
+        gradients.append(network.value_logits_K.grad)
+    assert gradients[0][0] == gradients[1][0]
+    assert gradients[1][1] < 0 < gradients[0][1]
