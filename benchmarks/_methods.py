@@ -36,6 +36,8 @@ METHODS = {
     "max-backup": _variant("objective.bootstrap=max"),
     "mse": _variant("objective.value_loss=mse"),
     "hl-gauss": _variant("objective.value=categorical"),
+    # Values from folds that have not seen the episode, with the settings that suit them (not one change).
+    "folds": _variant("objective.value_folds=4", "objective.expectile=0.9", "objective.conservative_weight=1"),
     # Defaults, gamma as ours.
     "d3rlpy-iql": Method(algorithm="iql", steps=10_000, peer=True),
     "d3rlpy-td3+bc": Method(algorithm="td3+bc", steps=10_000, peer=True),

@@ -61,7 +61,7 @@ class QRoboticTransformer(ActionNetwork):
         instruction_vocabulary: int = 1024,
         values: ValueTransform | None = None,
         initial_value: float = 0.05,
-        value_folds: int = 4,
+        value_folds: int = 1,
         token_mask_AK: Tensor | None = None,
     ) -> None:
         if fields is None:

@@ -44,10 +44,11 @@ class QObjectiveConfig:
     alive; the expectile looks at actions in the data only. It needs no pass of the target network over actions."""
     expectile: Fraction = 0.7
     """0.5 is the mean over the data's decisions; towards 1, the best of them."""
-    value_folds: PositiveInt = 4
-    """Networks that learn the value of a state. Of more than one, each is trained on the episodes outside its fold, and
-    an episode bootstraps from the one that has not seen it. One alone learns by heart which episodes failed, and calls
-    every state of theirs worthless, however good it was."""
+    value_folds: PositiveInt = 1
+    """Networks that learn the value of a state. Of several, each is trained on the episodes outside its fold, and an
+    episode bootstraps from the one that has not seen it. One alone learns by heart which episodes failed and calls
+    every state of theirs worthless, however good it was: pessimism that serves where successes are many, and hides
+    what failures could teach where they are few."""
     monte_carlo_bound: bool = True
     """Targets are at least the return the episode achieved. Biased upward where transitions are stochastic."""
     carry: bool = True
