@@ -5,9 +5,9 @@
     python benchmarks/learning.py --table        # the table of what has been measured so far
 
 Every seed has data of its own, collected once into runs/benchmark/data: what varies from seed to seed is the data, the
-training and both together; all methods of a seed share its data. A cell that benchmarks/results/learning.jsonl already holds is not
-run again, so the command can be stopped and repeated. Evaluation: the final checkpoint, 100 unseen starts, the same
-for all.
+training and both together; all methods of a seed share its data. A cell that benchmarks/results/learning.jsonl already
+holds is not run again, so the command can be stopped and repeated. Evaluation: the final checkpoint, 100 unseen starts,
+the same for all.
 Methods named d3rlpy-* need `--peer-python`, the Python of an environment with d3rlpy (its pins conflict with ours).
 """
 
