@@ -59,8 +59,8 @@ _PUSH_HOPELESS: Kwargs = {
     "wrong_goal": 0.52,
     "wrong_object": 0.48,
     "overshoot": False,
-    "goal_offset": [0.08, 0.2],
-    "object_offset": [0.06, 0.12],
+    "goal_offset": [0.1, 0.2],
+    "object_offset": [0.07, 0.12],
 }
 _CLEAN: Kwargs = {"wrong_goal": 0.0, "wrong_object": 0.0}
 _SCARCE_FRACTION = {"drawer-open-v3": 0.034}
@@ -92,7 +92,7 @@ def recipe(name: str, task: str = "push-v3") -> tuple[RecipePart, ...]:
     if name == "scarce":
         # Two parts, so that the number of successes hardly depends on the seed.
         rare = {**errors, **_CLEAN, "noise_scale": 0.05}
-        share = _SCARCE_FRACTION.get(task, 0.026)
+        share = _SCARCE_FRACTION.get(task, 0.03)
         return _part("scarce", 1.0 - share, task, hopeless), _part("scarce-clean", share, task, rare)
     if name == "sloppy-success":
         sloppy = {**errors, **_SLOPPY.get(task, _PUSH_SLOPPY), "noise_scale": 0.1}
