@@ -92,7 +92,7 @@ def recipe(name: str, task: str = "push-v3") -> tuple[RecipePart, ...]:
     if name == "scarce":
         # Two parts, so that the number of successes hardly depends on the seed.
         rare = {**errors, **_CLEAN, "noise_scale": 0.05}
-        share = _SCARCE_FRACTION.get(task, 0.03)
+        share = _SCARCE_FRACTION.get(task, 0.02)
         return _part("scarce", 1.0 - share, task, hopeless), _part("scarce-clean", share, task, rare)
     if name == "sloppy-success":
         sloppy = {**errors, **_SLOPPY.get(task, _PUSH_SLOPPY), "noise_scale": 0.1}
