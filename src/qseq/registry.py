@@ -30,10 +30,29 @@ class Algorithm:
     policy_class: type[Policy]
     family: str
 
-    def train(self, config: Any, *, data: Sequence[str], run: Path, seed: int = 0, resume: bool = False) -> Path:
-        """Train on the data sources into the run folder; returns the final checkpoint."""
-        trained = import_module(f"{self.family}.algorithm").train(config, data=data, run=run, seed=seed, resume=resume)
-        return cast(Path, trained)
+    def train(
+        self,
+        config: Any,
+        *,
+        data: Sequence[str],
+        run: Path,
+        seed: int = 0,
+        resume: bool = False,
+        label: str | None = None,
+    ) -> Path:
+        """Train on the data sources into the run folder; returns the final checkpoint.
+
+        `label` is a name for this variant, by which reports tell it from other runs of the algorithm.
+        """
+        from qseq.training.identity import read_identity, write_identity
+
+        family = import_module(f"{self.family}.algorithm")
+        try:
+            return cast(Path, family.train(config, data=data, run=run, seed=seed, resume=resume))
+        finally:
+            # Also of a run that stopped halfway. A refused request leaves no folder to write into, or one that has it.
+            if (run / "config.yaml").is_file() and not read_identity(run):
+                write_identity(run, algorithm=self.name, data=data, seed=seed, label=label)
 
 
 def algorithms() -> list[str]:

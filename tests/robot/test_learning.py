@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,8 @@ def test_reward_flipped_policy_flips(tmp_path: Path) -> None:
         write_view(tmp_path / f"store{flipped}", corner_episodes(2000, flipped=flipped))
     straight = train("q-transformer", tmp_path / "storeFalse", tmp_path / "run")
     assert corner_score(straight) > 0.95
+    identity = json.loads((straight / "run.json").read_text())
+    assert (identity["algorithm"], identity["seed"]) == ("q-transformer", 0)
     assert corner_score(train("q-transformer", tmp_path / "storeTrue", tmp_path / "flipped")) < 0.05
 
 

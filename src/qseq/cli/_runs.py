@@ -1,38 +1,12 @@
-"""What commands note down in a run folder, and check before they go on with one."""
+"""What commands check before they go on with a run."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qseq.errors import DataError, RequestError
-
-IDENTITY = "run.json"
-
-
-def write_identity(run: Path, *, algorithm: str, data: Sequence[str], seed: int, label: str | None) -> None:
-    """Note what the run is, for reports and for going on with it; config.yaml holds settings only."""
-    from qseq import __version__
-    from qseq.files import write_atomic
-
-    identity = {"algorithm": algorithm, "label": label, "data": list(data), "seed": seed, "qseq": __version__}
-    write_atomic(run / IDENTITY, json.dumps(identity, indent=2) + "\n")
-
-
-def read_identity(run: Path) -> dict[str, Any]:
-    """What `write_identity` noted; empty if it could not (the run was killed)."""
-    path = run / IDENTITY
-    if not path.is_file():
-        return {}
-    try:
-        identity = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is damaged: not valid JSON ({error}); delete it") from error
-    if not isinstance(identity, dict):
-        raise DataError(f"{path} is damaged: found a {type(identity).__name__}, expected a JSON object; delete it")
-    return identity
+from qseq.errors import RequestError
 
 
 def check_resume(run: Path, *, algorithm: str, seed: int | None, data: Sequence[str]) -> None:
@@ -41,6 +15,8 @@ def check_resume(run: Path, *, algorithm: str, seed: int | None, data: Sequence[
     Raises:
         RequestError: the request names another algorithm or seed, or data that do not fit.
     """
+    from qseq.training.identity import IDENTITY, read_identity
+
     identity = read_identity(run)
     for flag, asked in (("algo", algorithm), ("seed", seed)):
         stored = identity.get({"algo": "algorithm"}.get(flag, flag))

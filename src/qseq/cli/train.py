@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from qseq.cli._common import natural, positive, refuse_existing
-from qseq.cli._runs import check_resume, read_identity, write_identity
+from qseq.cli._runs import check_resume
 
 HELP = "learn a policy from logged episodes"
 
@@ -41,17 +41,14 @@ def run(args: argparse.Namespace) -> None:
     algorithm = get_algorithm(args.algo)
     config = load_config(algorithm.config_class, file=config_file(args), overrides=overrides(args))
     seed, label = settle_identity(args)
-    try:
-        checkpoint = algorithm.train(config, data=args.data, run=args.out, seed=seed, resume=args.resume)
-    finally:
-        # Also of a run that stopped halfway. A refused request leaves no folder to write into, or one that has it.
-        if (args.out / "config.yaml").is_file() and not read_identity(args.out):
-            write_identity(args.out, algorithm=args.algo, data=args.data, seed=seed, label=label)
+    checkpoint = algorithm.train(config, data=args.data, run=args.out, seed=seed, resume=args.resume, label=label)
     print(f"trained {args.algo}: {checkpoint}")
 
 
 def settle_identity(args: argparse.Namespace) -> tuple[int, str | None]:
     """Seed and label: as asked for, else those of the run to go on with."""
+    from qseq.training.identity import read_identity
+
     stored = read_identity(args.out) if args.resume else {}
     if args.resume:
         check_resume(args.out, algorithm=args.algo, seed=args.seed, data=args.data)
