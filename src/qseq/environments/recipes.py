@@ -4,13 +4,15 @@ Each part is one `qseq collect --env qseq.environments.metaworld:qseq/metaworld-
 scripted:qseq.environments.scripted:corrupted_expert` into the same store, with a seed of its own. The numbers were
 found by measurement on push-v3 and drawer-open-v3; other tasks take those of push-v3.
 
-Successes among 350 episodes on push-v3 (range over three to five seeds) | on drawer-open-v3 (two seeds):
+Successes among 350 to 360 episodes on push-v3 (range over three to eight seeds) | on drawer-open-v3 (two or three):
 
-- corrupted: most episodes have a wrong goal or object (14.9-18.3 % | 34.9-35.7 %).
-- scarce: nothing but hopeless episodes and a dozen good ones (10-12 episodes | 12).
-- sloppy-success: hopeless episodes, and good ones in which 40 % of the actions are random (16.0-17.7 % | 35.7 %).
+- corrupted: most episodes have a wrong goal or object (14.2-18.3 % | 34.9-35.7 %).
+- scarce: nothing but hopeless episodes and a few good ones (9-14 episodes | 12).
+- sloppy-success: 40 % of all actions are random, also in the episodes that succeed, and last for four steps each
+  (10.3-12.2 % | SLOPPYDRAWER). Single random steps would leave the most frequent action the right one, and greedy
+  imitation of the successes nearly perfect (95 % on push-v3).
 - half-finished: first halves, abandoned, most of them bad (none succeeds), and second halves that start part-way
-  (90-94 % | all succeed); no episode shows the whole task.
+  (90-95 % | all succeed); no episode shows the whole task.
 """
 
 from __future__ import annotations

@@ -102,7 +102,8 @@ class QObjective:
     `loss = 1/2 TD + conservative_weight * 1/2 regulariser`, both means over batch and tokens (Q-Transformer, Chebotar
     et al. 2023, sections 4.1 to 4.3), and the loss of the state's value with bootstrap="expectile". The regulariser
     measures the distance to the floor as the temporal difference is measured. The online network encodes the
-    observation at t once; the target network those at t + n, and with bootstrap="max" also the one at t.
+    observation at t once. With bootstrap="expectile" only the small state values of the target network run, at t + n;
+    with "max" it encodes the observations at t + n and at t.
 
     Args:
         tokenizer: actions <-> tokens; a `ChunkTokens` makes h consecutive actions one decision.
