@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qseq.episodes import EpisodeStore, EpisodeView, StoreWriter, compute_statistics
+from qseq.episodes import EpisodeStore, EpisodeView, StoreWriter, Windows, WindowSpec, compute_statistics
 from qseq.errors import DataError
 
 from .builders import BOX, assert_same, make_episode, make_store
@@ -43,6 +43,16 @@ def test_selections(stores: list[EpisodeStore]) -> None:
         good.select(np.array([False, False]))
     with pytest.raises(DataError, match="found no store"):
         EpisodeView([])
+
+
+def test_an_episode_shown_twice_is_one_recording(stores: list[EpisodeStore]) -> None:
+    view = EpisodeView(stores)
+    assert len(set(view.recordings.tolist())) == view.num_episodes
+    again = view.select([3, 0, 3]).select([0, 1, 2, 0])
+    assert again.recordings.tolist() == view.recordings[[3, 0, 3, 3]].tolist()
+    windows = Windows(again, WindowSpec(), batch_size=1, seed=0, discount=0.9)
+    batch = windows.windows_at(np.array([0, 1, 2]), np.zeros(3, np.int64))
+    assert batch.recordings.tolist() == again.recordings[:3].tolist()
 
 
 def test_schemas_must_match(stores: list[EpisodeStore], tmp_path: Path) -> None:
