@@ -17,7 +17,7 @@ from qseq.errors import QseqError, RequestError
 INSTALL = {
     "metaworld": 'pip install "qseq[metaworld]"',
     "mujoco": 'pip install "qseq[metaworld]"',
-    "minigrid": 'pip install "qseq[minigrid]"',
+    "minigrid": 'pip install "qseq[babyai]"',
     "gymnasium_robotics": "pip install gymnasium-robotics",
     "ogbench": "pip install ogbench",
 }
@@ -92,7 +92,10 @@ def _check_known(name: str, env_id: str) -> None:
                 if name in gym.registry:
                     return
         if name.split("/")[0].lower() in ("meta-world", "metaworld", "qseq"):
-            hint = "; Meta-World is 'qseq.environments.metaworld:qseq/metaworld-v3'"
+            hint = (
+                "; Meta-World is 'qseq.environments.metaworld:qseq/metaworld-v3', "
+                "BabyAI 'qseq.environments.babyai:qseq/babyai-v0'"
+            )
         elif name.startswith("MiniGrid") or name.startswith("BabyAI"):
             hint = f"; {INSTALL['minigrid']}"
         else:

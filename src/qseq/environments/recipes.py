@@ -31,12 +31,14 @@ Kwargs = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class RecipePart:
-    """One collection: its share of the episodes, and the two JSON arguments it is made with."""
+    """One collection: its share of the episodes, and what `qseq collect` is told."""
 
     name: str
     fraction: float
     env_kwargs: Kwargs = field(default_factory=dict)
     policy_kwargs: Kwargs = field(default_factory=dict)
+    env_id: str = ENV_ID
+    policy: str = POLICY
 
 
 # How wrong the wrong ideas are, and how often they occur where goal and object errors are mixed. The drawer's expert

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qseq.environments import DictObservation, make_environment, space_to_json
-from qseq.environments.recipes import ENV_ID, POLICY, recipe
+from qseq.environments.babyai_recipes import babyai_recipe
+from qseq.environments.recipes import recipe
 from qseq.episodes import Episode, EpisodeStore, FieldSpec, StoreSchema, StoreWriter
 from qseq.errors import RequestError
 from qseq.evaluation.actors import Actor, PolicyActor, make_actor
@@ -114,14 +115,16 @@ def collect(
 def collect_recipe(
     name: str, task: str = "push-v3", *, episodes: int, seed: int = 0, out: str | Path, num_envs: int = 1
 ) -> list[CollectionSummary]:
-    """Collect `episodes` episodes as a recipe of `qseq.environments.recipes` says, one summary a part.
+    """Collect `episodes` episodes as a recipe says, one summary a part.
+
+    Tasks named "...-v3" are Meta-World's (`qseq.environments.recipes`), others BabyAI's (`...babyai_recipes`).
 
     Part k has seed `1000 * seed + k`. Crash-safe like `collect`.
 
     Raises:
         RequestError: there is no such recipe or task, or too few episodes for its parts.
     """
-    parts = recipe(name, task)
+    parts = recipe(name, task) if task.endswith("-v3") else babyai_recipe(name, task)
     # Whole numbers that add up: each part ends where its cumulative share does.
     ends = [round(episodes * sum(part.fraction for part in parts[: i + 1])) for i in range(len(parts))]
     counts = np.diff([0, *ends]).tolist()
@@ -129,8 +132,8 @@ def collect_recipe(
         raise RequestError(f"recipe '{name}' has {len(parts)} parts: {episodes} episodes are too few for each of them")
     return [
         collect(
-            POLICY,
-            ENV_ID,
+            part.policy,
+            part.env_id,
             part.env_kwargs,
             episodes=count,
             seed=1000 * seed + number,
