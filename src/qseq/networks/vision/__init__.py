@@ -1,0 +1,21 @@
+"""Camera images -> feature maps -> a few tokens, conditioned on an instruction."""
+
+from qseq.networks.vision.augmentation import center_crop, crop, random_crop, random_shift
+from qseq.networks.vision.film import FiLM, NullCondition
+from qseq.networks.vision.maxvit import MaxViT
+from qseq.networks.vision.small import ConvTower
+from qseq.networks.vision.token_learner import TokenLearner
+from qseq.networks.vision.tower import VisionTower
+
+__all__ = [
+    "ConvTower",
+    "FiLM",
+    "MaxViT",
+    "NullCondition",
+    "TokenLearner",
+    "VisionTower",
+    "center_crop",
+    "crop",
+    "random_crop",
+    "random_shift",
+]

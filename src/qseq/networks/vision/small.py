@@ -1,0 +1,115 @@
+"""A small convolutional tower for images of 56 to 84 pixels, quick enough to train on a CPU.
+
+Legend: B batch, C channels of the images or of the condition, H x W pixels, D features, h x w positions of a map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from qseq.networks.vision.film import FiLM, NullCondition, resolve_conditions
+from qseq.networks.vision.tower import AddPlace, group_norm, prepare_images
+
+_STEM_STRIDE = 4
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions on a residual path, before the second one the instruction's scale and shift.
+
+    Norm and activation come before a convolution (He et al. 2016b); FiLM follows the norm (Perez et al. 2018).
+    """
+
+    def __init__(self, dim: int, *, condition_dim: int | None) -> None:
+        super().__init__()
+        self.first_norm = group_norm(dim)
+        self.first = nn.Conv2d(dim, dim, 3, padding=1)
+        self.second_norm = group_norm(dim)
+        self.film = FiLM(condition_dim, dim) if condition_dim is not None else None
+        self.second = nn.Conv2d(dim, dim, 3, padding=1)
+
+    def forward(self, x_BDhw: Tensor, conditions_BC: Tensor | None) -> Tensor:
+        """`[B, D, h, w]` -> the same shape."""
+        hidden_BDhw = self.second_norm(self.first(functional.silu(self.first_norm(x_BDhw))))
+        if self.film is not None and conditions_BC is not None:
+            hidden_BDhw = self.film(hidden_BDhw, conditions_BC)
+        out: Tensor = x_BDhw + self.second(functional.silu(hidden_BDhw))
+        return out
+
+
+class ConvTower(nn.Module):
+    """Residual convolutional network in the manner of IMPALA (Espeholt et al. 2018, figure 3), conditioned if asked.
+
+    Differences: the first convolution already reduces the image fourfold, which is what makes it quick; group norm; and
+    every position is told where it lies (`AddPlace`).
+
+    With the default sizes an image of 56 x 56 x 3 costs 9.3 million multiply-adds forward (19 MFLOP) and gives 7 x 7
+    positions of 64 features; 84 x 84 gives 11 x 11 and costs 2.4 times as much.
+
+    Args:
+        dim: features of the first stage; stage i has `dim * 2 ** i`.
+        depth: residual blocks of each stage; every stage but the first halves the map.
+        channels: C of the images.
+        condition_dim: size of the instruction embedding; None for a tower that takes none.
+
+    Raises:
+        ValueError: no stage.
+    """
+
+    def __init__(
+        self, *, dim: int = 32, depth: Sequence[int] = (1, 1), channels: int = 3, condition_dim: int | None = None
+    ) -> None:
+        super().__init__()
+        if not depth or min(depth) < 0:
+            raise ValueError(f"depth is {tuple(depth)}, expected at least one stage, none of less than 0 blocks")
+        self.channels = channels
+        self.condition_dim = condition_dim
+        self.num_stages = len(depth)
+        self.out_dim = dim * 2 ** (self.num_stages - 1)
+        self.null_condition = NullCondition(condition_dim) if condition_dim is not None else None
+        self.stem = nn.Conv2d(channels, dim, 2 * _STEM_STRIDE, stride=_STEM_STRIDE, padding=_STEM_STRIDE // 2)
+        self.place = AddPlace(dim)
+        self.layers = nn.ModuleList()
+        for stage, num_blocks in enumerate(depth):
+            if stage > 0:
+                self.layers.append(nn.Conv2d(dim, 2 * dim, 3, stride=2, padding=1))
+                dim *= 2
+            self.layers.extend(ResidualBlock(dim, condition_dim=condition_dim) for _ in range(num_blocks))
+        self.norm = group_norm(dim)
+
+    def feature_size(self, height: int, width: int) -> tuple[int, int]:
+        """Pixels of an image -> positions (h, w) of its feature map.
+
+        Raises:
+            ValueError: a side that is not a multiple of 4, or below 8.
+        """
+        for name, side in (("height", height), ("width", width)):
+            if side % _STEM_STRIDE or side < 2 * _STEM_STRIDE:
+                raise ValueError(
+                    f"images of {height} x {width} pixels: the {name} is {side}, expected a multiple of "
+                    f"{_STEM_STRIDE} from {2 * _STEM_STRIDE} on"
+                )
+        halving = 2 ** (self.num_stages - 1)
+        rows, columns = height // _STEM_STRIDE, width // _STEM_STRIDE
+        return -(-rows // halving), -(-columns // halving)
+
+    def forward(self, images_BCHW: Tensor, conditions: Tensor | None = None, return_embeddings: bool = True) -> Tensor:
+        """Feature map `[B, out_dim, h, w]`; `return_embeddings` changes nothing, as there is no class head to skip.
+
+        `images_BCHW` is uint8 in [0, 255] or floating in [0, 1]. `conditions`, `[B, condition_dim]`, embeds the
+        instructions; a conditioned tower without them reads its learnt null instruction.
+
+        Raises:
+            ValueError: images of a wrong size, number of channels or type; conditions of a wrong shape, or for an
+                unconditioned tower.
+        """
+        images_BCHW = prepare_images(images_BCHW, channels=self.channels, dtype=self.stem.weight.dtype)
+        self.feature_size(*images_BCHW.shape[2:])
+        conditions_BC = resolve_conditions(self.null_condition, conditions, batch=images_BCHW.shape[0])
+        x_BDhw = self.place(self.stem(images_BCHW))
+        for layer in self.layers:
+            x_BDhw = layer(x_BDhw, conditions_BC) if isinstance(layer, ResidualBlock) else layer(x_BDhw)
+        out: Tensor = self.norm(x_BDhw)
+        return out

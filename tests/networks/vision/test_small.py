@@ -1,0 +1,45 @@
+"""What is particular to the small tower: its sizes, its cost, and that it knows where things are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from qseq.networks.vision import ConvTower
+
+
+@pytest.mark.parametrize(("side", "positions"), [(56, 7), (64, 8), (84, 11), (60, 8)])
+def test_sizes(side: int, positions: int) -> None:
+    tower = ConvTower(dim=4)
+    assert tower.feature_size(side, side) == (positions, positions)
+    assert tower(torch.rand(1, 3, side, side)).shape == (1, 8, positions, positions)
+
+
+def test_the_cost_is_as_documented() -> None:
+    tower = ConvTower()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        assert tower(torch.rand(1, 3, 56, 56)).shape == (1, 64, 7, 7)
+    assert counter.get_total_flops() / 1e6 == pytest.approx(19, abs=0.5)
+    with FlopCounterMode(display=False) as larger, torch.no_grad():
+        tower(torch.rand(1, 3, 84, 84))
+    assert larger.get_total_flops() / counter.get_total_flops() == pytest.approx(2.4, abs=0.05)
+
+
+def test_equal_surroundings_at_different_places_look_different() -> None:
+    """In the middle of a blank image, away from the padding, only the coordinates tell positions apart."""
+    torch.manual_seed(0)
+    tower = ConvTower(dim=8, depth=(0,))
+    image = torch.full((1, 3, 56, 56), 0.3)
+    inner_DP = tower(image)[0, :, 2:-2, 2:-2].flatten(1)
+    assert torch.cdist(inner_DP.T, inner_DP.T).add(torch.eye(inner_DP.shape[1])).min() > 1e-3
+    torch.nn.init.zeros_(tower.place.weight_2D)
+    inner_DP = tower(image)[0, :, 2:-2, 2:-2].flatten(1)
+    assert torch.cdist(inner_DP.T, inner_DP.T).max() < 1e-3
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one stage"):
+        ConvTower(depth=())
+    with pytest.raises(ValueError, match=r"the height is 4, expected a multiple of 4 from 8 on"):
+        ConvTower(dim=4)(torch.zeros(1, 3, 4, 8))
