@@ -16,7 +16,7 @@ A, K, B = 5, 7, 6
 
 def make_network(history: int = 1, outputs_per_bin: int = 1, **config: object) -> ActionNetwork:
     torch.manual_seed(0)
-    layout = FieldLayout(shape=(3,), mean=torch.zeros(3), std=torch.ones(3))
+    layout = FieldLayout(shape=(3,))
     network = ActionNetwork(
         NetworkConfig(dim=16, heads=2, dim_head=8, decoder_heads=2, decoder_dim_head=8, **config),  # type: ignore[arg-type]
         {"state": layout},

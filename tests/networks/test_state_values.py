@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
+from qseq.networks.camera import VisionConfig
 from qseq.networks.observation import FieldLayout, make_field_encoders
 from qseq.networks.state_values import FoldedStateValue
 
@@ -11,10 +13,12 @@ B, F, D, K = 5, 2, 8, 3
 
 
 def value() -> FoldedStateValue:
-    layouts = {"state": FieldLayout(shape=(4,), mean=torch.zeros(4), std=torch.ones(4))}
-    return FoldedStateValue(
-        lambda: make_field_encoders(layouts, D), folds=K, tokens=F, dim=D, outputs=1, initial_logit=-3.0
-    )
+    layouts = {"state": FieldLayout(shape=(4,))}
+
+    def encoders() -> dict[str, nn.Module]:
+        return make_field_encoders(layouts, D, VisionConfig())
+
+    return FoldedStateValue(encoders, folds=K, history=F, dim=D, outputs=1, initial_logit=-3.0)
 
 
 def test_one_value_a_fold_that_starts_near_the_initial_logit() -> None:

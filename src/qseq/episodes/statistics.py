@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -47,11 +47,14 @@ class FieldStatistics:
             raise DataError(f"statistics: found {dict(values)!r}, which cannot be read ({error!r})") from error
 
 
-def compute_statistics(view: EpisodeView, max_rows: int = 200_000, seed: int = 0) -> dict[str, FieldStatistics]:
-    """Statistics of every observation field and of "action".
+def compute_statistics(
+    view: EpisodeView, names: Sequence[str] | None = None, *, max_rows: int = 200_000, seed: int = 0
+) -> dict[str, FieldStatistics]:
+    """Statistics of observation fields and of "action".
 
     Args:
         view: the episodes; observations are those an action was chosen at.
+        names: which of them; all of them if None.
         max_rows: larger data sets are sampled without repetition; fewer rows are taken of fields so wide
             (images) that they would not fit into memory.
         seed: of the sample.
@@ -59,7 +62,9 @@ def compute_statistics(view: EpisodeView, max_rows: int = 200_000, seed: int = 0
     Returns:
         name -> statistics
     """
-    return {name: _field(view, name, max_rows, seed) for name in (*view.fields, "action")}
+    if names is None:
+        names = (*view.fields, "action")
+    return {name: _field(view, name, max_rows, seed) for name in names}
 
 
 def _field(view: EpisodeView, name: str, max_rows: int, seed: int) -> FieldStatistics:

@@ -6,13 +6,14 @@ Legend: B batch, F frames of history, S observation tokens, P tokens of a prefix
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from qseq.networks.action_decoder import ActionDecoder
 from qseq.networks.attention import DecodingCache
+from qseq.networks.camera import VisionConfig
 from qseq.networks.observation import FieldLayout, ObservationEncoder, make_field_encoders
 from qseq.networks.text import word_ids
 
@@ -37,6 +38,7 @@ class NetworkConfig:
     dropout: float = 0.1
     tied: bool = False
     """Score bins with their own embeddings instead of a projection of its own."""
+    vision: VisionConfig = field(default_factory=VisionConfig)
     instruction_vocabulary: int = 1024
     """Buckets that the words of instructions are hashed to."""
 
@@ -57,10 +59,9 @@ class ActionNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.field_shapes = {name: layout.shape for name, layout in fields.items()}
-        encoders = make_field_encoders(fields, config.dim)
+        encoders = make_field_encoders(fields, config.dim, config.vision)
         self.encoder = ObservationEncoder(
             encoders,
-            dict.fromkeys(encoders, 1),
             dim=config.dim,
             history=history,
             depth=config.encoder_depth,

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from qseq.errors import RequestError
 from qseq.networks.attention import TransformerBlock
+from qseq.networks.camera import CameraEncoder, VisionConfig
 from qseq.networks.text import InstructionEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class FieldLayout:
-    """An observation field as the network reads it: shape of one frame, and what standardises it."""
+    """An observation field as the network reads it: shape of one frame, and what standardises it (not images)."""
 
     shape: tuple[int, ...]
-    mean: Tensor
-    std: Tensor
+    mean: Tensor | None = None
+    std: Tensor | None = None
 
 
 class VectorEncoder(nn.Module):
@@ -30,10 +32,13 @@ class VectorEncoder(nn.Module):
 
     mean: Tensor
     std: Tensor
+    tokens = 1
 
-    def __init__(self, dim: int, *, mean: Tensor, std: Tensor, clip: float = 10.0) -> None:
+    def __init__(self, layout: FieldLayout, dim: int, *, clip: float = 10.0) -> None:
         super().__init__()
         self.clip = clip
+        mean = torch.zeros(layout.shape) if layout.mean is None else layout.mean
+        std = torch.ones(layout.shape) if layout.std is None else layout.std
         # Cloned, because encoders of the same field must not share memory: a file of weights stores it only once.
         self.register_buffer("mean", mean.flatten().float().clone())
         self.register_buffer("std", std.flatten().float().clone())
@@ -42,32 +47,43 @@ class VectorEncoder(nn.Module):
             nn.Linear(size, 2 * dim), nn.GELU(approximate="tanh"), nn.LayerNorm(2 * dim), nn.Linear(2 * dim, dim)
         )
 
-    def forward(self, frames_BF: Tensor) -> Tensor:
-        """`[B, F, *shape]` -> `[B, F, 1, D]`."""
+    def forward(self, frames_BF: Tensor, instruction_BD: Tensor) -> Tensor:
+        """`[B, F, *shape]` -> `[B, F, 1, D]`. Numbers mean the same whatever the instruction: it is not looked at."""
         x = (frames_BF.flatten(2).float() - self.mean) / self.std
         out: Tensor = self.network(x.clamp(-self.clip, self.clip))
         return out.unsqueeze(2)
 
 
-def make_field_encoder(name: str, shape: tuple[int, ...], dim: int, *, mean: Tensor, std: Tensor) -> nn.Module:
-    """The encoder of one observation field: a module `[B, F, *shape] -> [B, F, tokens, D]`.
+def is_image(shape: tuple[int, ...]) -> bool:
+    """A field of three dimensions is a camera's frame [C, H, W]."""
+    return len(shape) == 3
 
-    This is the place where camera encoders join: a field of three dimensions is an image.
+
+def make_field_encoder(name: str, layout: FieldLayout, dim: int, vision: VisionConfig) -> nn.Module:
+    """A new encoder of one field: `([B, F, *shape], instruction [B, D]) -> [B, F, encoder.tokens, D]`.
+
+    Raises:
+        RequestError: a camera whose frames the tower cannot take.
     """
-    if len(shape) == 3:
+    if not is_image(layout.shape):
+        return VectorEncoder(layout, dim)
+    try:
+        return CameraEncoder(layout.shape, dim, vision)
+    except ValueError as error:
         raise RequestError(
-            f"observation field '{name}' has shape {shape}, an image: this version reads state vectors only; "
-            "leave the field out with data.fields"
-        )
-    return VectorEncoder(dim, mean=mean, std=std)
+            f"observation field '{name}' has shape {list(layout.shape)}, read as an image [channels, height, width]: "
+            f"{error}; leave the field out with data.fields, or store it in that order and size"
+        ) from error
 
 
-def make_field_encoders(fields: Mapping[str, FieldLayout], dim: int) -> dict[str, nn.Module]:
+def make_field_encoders(fields: Mapping[str, FieldLayout], dim: int, vision: VisionConfig) -> dict[str, nn.Module]:
     """A new encoder for each field."""
-    return {
-        name: make_field_encoder(name, layout.shape, dim, mean=layout.mean, std=layout.std)
-        for name, layout in fields.items()
-    }
+    return {name: make_field_encoder(name, layout, dim, vision) for name, layout in fields.items()}
+
+
+def tokens_of(encoders: Mapping[str, nn.Module]) -> int:
+    """Tokens that the fields of one frame give together."""
+    return sum(cast(int, encoder.tokens) for encoder in encoders.values())
 
 
 class ObservationEncoder(nn.Module):
@@ -82,7 +98,6 @@ class ObservationEncoder(nn.Module):
     def __init__(
         self,
         field_encoders: Mapping[str, nn.Module],
-        tokens_per_field: Mapping[str, int],
         *,
         dim: int,
         history: int,
@@ -98,7 +113,7 @@ class ObservationEncoder(nn.Module):
         self.history = history
         # Field names may hold dots or slashes, module names may not: encoders are kept by order.
         self.encoders = nn.ModuleList(field_encoders[name] for name in self.fields)
-        tokens_a_frame = sum(tokens_per_field[name] for name in self.fields)
+        tokens_a_frame = tokens_of(field_encoders)
         self.instruction = InstructionEncoder(dim, vocabulary=instruction_vocabulary)
         self.frame_position_FSD = nn.Parameter(torch.randn(history, tokens_a_frame, dim) * 0.02)
         self.blocks = nn.ModuleList(
@@ -111,7 +126,9 @@ class ObservationEncoder(nn.Module):
 
     def forward(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
         """`observation[name]` is `[B, F, *shape]`; `instruction_BD` comes from `self.instruction`."""
-        encoded = [encoder(observation[name]) for name, encoder in zip(self.fields, self.encoders, strict=True)]
+        encoded = [
+            encoder(observation[name], instruction_BD) for name, encoder in zip(self.fields, self.encoders, strict=True)
+        ]
         frames_BFSD = torch.cat(encoded, dim=2) + self.frame_position_FSD + instruction_BD[:, None, None]
         x_BSD = torch.cat((instruction_BD[:, None], frames_BFSD.flatten(1, 2)), dim=1)
         for block in self.blocks:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from qseq.networks.observation import tokens_of
+
 
 class FoldedStateValue(nn.Module):
     """K small networks that share nothing: observation and instruction -> K values of the same state.
@@ -18,8 +20,8 @@ class FoldedStateValue(nn.Module):
     others (cross-fitting; Chernozhukov et al. 2018, definition 3.1).
 
     Args:
-        make_encoders: field name -> new encoder `[B, F, *shape] -> [B, F, tokens, D]`, called once a fold.
-        tokens: of all frames and fields together, F * S.
+        make_encoders: field name -> new encoder of that field (`make_field_encoders`), called once a fold.
+        history: F.
         outputs: numbers of one value.
         initial_logit: where every value starts.
     """
@@ -29,7 +31,7 @@ class FoldedStateValue(nn.Module):
         make_encoders: Callable[[], Mapping[str, nn.Module]],
         *,
         folds: int,
-        tokens: int,
+        history: int,
         dim: int,
         outputs: int,
         initial_logit: float,
@@ -37,7 +39,7 @@ class FoldedStateValue(nn.Module):
     ) -> None:
         super().__init__()
         self.folds = nn.ModuleList(
-            _StateValue(make_encoders(), tokens, dim, outputs, initial_logit, dropout) for _ in range(folds)
+            _StateValue(make_encoders(), history, dim, outputs, initial_logit, dropout) for _ in range(folds)
         )
 
     def forward(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
@@ -50,7 +52,7 @@ class _StateValue(nn.Module):
     def __init__(
         self,
         encoders: Mapping[str, nn.Module],
-        tokens: int,
+        history: int,
         dim: int,
         outputs: int,
         initial_logit: float,
@@ -59,6 +61,7 @@ class _StateValue(nn.Module):
         super().__init__()
         self.fields = tuple(encoders)
         self.encoders = nn.ModuleList(encoders.values())
+        tokens = history * tokens_of(encoders)
         self.instruction = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(tokens * dim)
         self.hidden = nn.Linear(tokens * dim, 2 * dim)
@@ -67,7 +70,9 @@ class _StateValue(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
-        encoded = [encoder(observation[name]) for name, encoder in zip(self.fields, self.encoders, strict=True)]
+        encoded = [
+            encoder(observation[name], instruction_BD) for name, encoder in zip(self.fields, self.encoders, strict=True)
+        ]
         x_BFSD = torch.cat(encoded, dim=2) + self.instruction(instruction_BD)[:, None, None]
         x = self.dropout(nn.functional.gelu(self.norm(x_BFSD.flatten(1)), approximate="tanh"))
         x = self.dropout(nn.functional.gelu(self.hidden(x), approximate="tanh"))

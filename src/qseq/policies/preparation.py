@@ -17,7 +17,7 @@ from qseq.episodes.sources import open_source
 from qseq.episodes.statistics import compute_statistics
 from qseq.errors import RequestError
 from qseq.networks.action_network import NetworkConfig
-from qseq.networks.observation import FieldLayout
+from qseq.networks.observation import FieldLayout, is_image
 from qseq.networks.text import word_ids
 from qseq.policies.token_policy import TokenPolicySpec
 from qseq.training import TrainingConfig
@@ -134,14 +134,15 @@ def prepare(
     if missing:
         raise RequestError(f"data.fields: found '{missing[0]}', expected some of {sorted(view.fields)}")
     tokenizer = _tokenizer(view, actions, seed)
-    statistics = compute_statistics(view)
+    shapes = {name: tuple(view.fields[name].shape) for name in chosen}
+    statistics = compute_statistics(view, [name for name in chosen if not is_image(shapes[name])])
     layouts = {
         name: FieldLayout(
-            shape=tuple(view.fields[name].shape),
-            mean=torch.as_tensor(statistics[name].mean),
-            std=torch.as_tensor(statistics[name].std),
+            shape=shape, mean=torch.as_tensor(statistics[name].mean), std=torch.as_tensor(statistics[name].std)
         )
-        for name in chosen
+        if name in statistics
+        else FieldLayout(shape=shape)
+        for name, shape in shapes.items()
     }
     spec = WindowSpec(
         history=data.history,

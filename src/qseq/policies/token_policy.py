@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +18,8 @@ from torch import Tensor
 
 import qseq
 from qseq.actions import ActionTokenizer, ChunkTokens
-from qseq.errors import DataError, RequestError
+from qseq.configuration import from_dict, to_dict
+from qseq.errors import ConfigError, DataError, RequestError
 from qseq.files import write_atomic
 from qseq.networks.action_network import ActionNetwork, NetworkConfig
 from qseq.networks.decoding import Select, decode_tokens
@@ -45,7 +46,7 @@ class TokenPolicySpec:
 
     def to_dict(self) -> dict[str, Any]:
         return {
-            "network": asdict(self.network),
+            "network": to_dict(self.network),
             "fields": {name: list(shape) for name, shape in self.fields.items()},
             "history": self.history,
             "tokenizer": self.tokenizer.to_dict(),
@@ -57,7 +58,7 @@ class TokenPolicySpec:
     @staticmethod
     def from_dict(description: Mapping[str, Any]) -> TokenPolicySpec:
         return TokenPolicySpec(
-            network=NetworkConfig(**description["network"]),
+            network=from_dict(NetworkConfig, description["network"]),
             fields={name: tuple(shape) for name, shape in description["fields"].items()},
             history=int(description["history"]),
             tokenizer=ActionTokenizer.from_dict(description["tokenizer"]),
@@ -68,10 +69,7 @@ class TokenPolicySpec:
 
     def blank_layouts(self) -> dict[str, FieldLayout]:
         """Layouts whose statistics the weights will overwrite."""
-        return {
-            name: FieldLayout(shape=shape, mean=torch.zeros(shape), std=torch.ones(shape))
-            for name, shape in self.fields.items()
-        }
+        return {name: FieldLayout(shape=shape) for name, shape in self.fields.items()}
 
 
 class TokenPolicy(Policy):
@@ -185,7 +183,7 @@ class TokenPolicy(Policy):
             raise RequestError(f"{folder}: found a policy of kind '{description['kind']}', expected '{cls.kind}'")
         try:
             spec = TokenPolicySpec.from_dict(description)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise DataError(f"{folder / DESCRIPTION}: does not describe a policy ({error!r})") from error
         network = cls.build_network(spec, spec.blank_layouts())
         try:

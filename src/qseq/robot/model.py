@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from qseq.networks.action_network import ActionNetwork, NetworkConfig
+from qseq.networks.camera import VisionConfig
 from qseq.networks.decoding import Select, decode_tokens, epsilon_greedy, greedy
 from qseq.networks.observation import FieldLayout, make_field_encoders
 from qseq.networks.state_values import FoldedStateValue
@@ -29,8 +30,9 @@ class QRoboticTransformer(ActionNetwork):
 
     Args:
         state_dim: size of the state vector, for the simple case of one field named "state"; or
-        fields: layout of every observation field (shape, mean, std). Cameras and the vision tower (`vit`) join here,
-            through `qseq.networks.observation.make_field_encoder`.
+        fields: layout of every observation field: a vector (shape, mean, std), or a camera's frame of shape
+            (channels, height, width).
+        vision: sizes of what reads cameras.
         num_actions: A, tokens of a decision. action_bins: K.
         dim, depth, heads, dim_head, ff_mult, dropout: of the transformer over observation tokens.
         q_head_attn_kwargs: `attn_depth`, `attn_heads`, `attn_dim_head` of the decoder over action tokens.
@@ -58,6 +60,7 @@ class QRoboticTransformer(ActionNetwork):
         q_head_attn_kwargs: Mapping[str, int] | None = None,
         weight_tie_action_bin_embed: bool = False,
         history: int = 1,
+        vision: VisionConfig | None = None,
         instruction_vocabulary: int = 1024,
         values: ValueTransform | None = None,
         initial_value: float = 0.05,
@@ -67,7 +70,7 @@ class QRoboticTransformer(ActionNetwork):
         if fields is None:
             if state_dim is None:
                 raise ValueError("give state_dim or fields")
-            fields = {"state": FieldLayout(shape=(state_dim,), mean=torch.zeros(state_dim), std=torch.ones(state_dim))}
+            fields = {"state": FieldLayout(shape=(state_dim,))}
         head = {"attn_depth": 2, "attn_heads": heads, "attn_dim_head": dim_head} | dict(q_head_attn_kwargs or {})
         if len(head) > 3:
             raise ValueError(
@@ -85,6 +88,7 @@ class QRoboticTransformer(ActionNetwork):
             ff_mult=ff_mult,
             dropout=dropout,
             tied=weight_tie_action_bin_embed,
+            vision=vision or VisionConfig(),
             instruction_vocabulary=instruction_vocabulary,
         )
         initial_logit = math.log(initial_value / (1 - initial_value)) if isinstance(values, BoundedValue) else 0.0
@@ -100,9 +104,9 @@ class QRoboticTransformer(ActionNetwork):
         self.config = config
         self.values = values
         self.folded_value = FoldedStateValue(
-            lambda: make_field_encoders(fields, dim),
+            lambda: make_field_encoders(fields, dim, config.vision),
             folds=value_folds,
-            tokens=history * len(fields),
+            history=history,
             dim=dim,
             outputs=math.prod(values.atom_shape),
             initial_logit=initial_logit,
@@ -141,6 +145,7 @@ class QRoboticTransformer(ActionNetwork):
                 "attn_dim_head": config.decoder_dim_head,
             },
             weight_tie_action_bin_embed=config.tied,
+            vision=config.vision,
             history=history,
             instruction_vocabulary=config.instruction_vocabulary,
             values=values,
