@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def training(folder: Path, precision: str) -> dict[str, Any]:
-    """Whole optimiser steps on batches that are at hand (training prefetches them), against this machine's rate of matrix products.
+    """Whole optimiser steps on batches that are at hand (training prefetches), against the rate of matrix products.
 
     The floor: all floating-point operations of a step at the rate of a product of the feed-forward layer's shape.
     """
