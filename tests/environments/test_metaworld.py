@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("metaworld")
 
 from qseq.environments import DictObservation, make_environment
-from qseq.environments.experts import CorrelatedNoise
+from qseq.environments.disturbances import CorrelatedNoise
 from qseq.environments.metaworld_tasks import EXPERT_STEPS, INSTRUCTIONS
 from qseq.environments.recipes import ENV_ID, RECIPES, recipe
 from qseq.environments.rendering import choose_backend

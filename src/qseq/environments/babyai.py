@@ -6,7 +6,6 @@ about 4000 steps a second.
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from qseq.environments.task_names import checked_tasks
 from qseq.errors import RequestError
 
 ENV_ID = "qseq/babyai-v0"
@@ -54,7 +54,7 @@ class BabyAI(gym.Env[Any, Any]):
         if isinstance(render_size, bool) or not isinstance(render_size, int) or render_size < 4:
             raise RequestError(f"env kwarg render_size={render_size!r}: expected a whole number of at least 4 pixels")
         ids = _registered_ids()
-        self._tasks = _checked_tasks(task, ids)
+        self._tasks = checked_tasks(task, ids, "BabyAI")
         self._render_size = render_size
         self.render_mode = render_mode
         self._levels = {name: _make_level(ids[name]) for name in self._tasks}
@@ -130,20 +130,6 @@ def _make_level(level_id: str) -> Any:
     level.fixed_max_steps, level.max_steps = True, sys.maxsize
     level.gen_obs = dict
     return level
-
-
-def _checked_tasks(task: str | Sequence[str], ids: dict[str, str]) -> tuple[str, ...]:
-    if not isinstance(task, str | list | tuple):
-        raise RequestError(f"env kwarg task={task!r}: expected the name of a BabyAI task, or a list of names")
-    tasks = (task,) if isinstance(task, str) else tuple(task)
-    if not tasks:
-        raise RequestError("env kwarg task is an empty list: expected at least one BabyAI task")
-    for name in tasks:
-        if name not in ids:
-            close = difflib.get_close_matches(str(name), ids, n=3)
-            hint = f"did you mean {', '.join(close)}?" if close else f"expected one of {', '.join(ids)}"
-            raise RequestError(f"env kwarg task={name!r} is not a BabyAI task: {hint}")
-    return tasks
 
 
 if ENV_ID not in gym.registry:

@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 
 from qseq.environments.babyai import BabyAI
+from qseq.environments.disturbances import Fumbles, check_probability
 from qseq.environments.scripted import Observation
 from qseq.errors import RequestError
 
@@ -72,10 +73,7 @@ class CorruptedBot:
         linger: Sequence[int] = (0, 0),
         abandon: Sequence[int] | None = None,
     ) -> None:
-        _probability("wrong_object", wrong_object)
-        _probability("random_probability", random_probability)
-        if isinstance(random_steps, bool) or not isinstance(random_steps, int) or random_steps < 1:
-            raise RequestError(f"corrupted_bot: random_steps={random_steps!r}: expected a whole number, at least 1")
+        check_probability("corrupted_bot", "wrong_object", wrong_object)
         world = env.unwrapped
         if not isinstance(world, BabyAI):
             raise RequestError(
@@ -84,11 +82,13 @@ class CorruptedBot:
             )
         self._world, self._rng = world, rng
         actions: Any = world.action_space
-        self._num_actions = int(actions.n)
-        # Of a step that is not inside a fumble, so that random_probability is the share of all steps.
-        self._fumble_probability = random_probability / (random_steps * (1.0 - random_probability) + random_probability)
-        self._random_steps = random_steps
-        self._fumble_left, self._fumble = 0, 0
+        self._fumbles = Fumbles(
+            rng,
+            lambda: int(rng.integers(actions.n)),
+            probability=random_probability,
+            steps=random_steps,
+            who="corrupted_bot",
+        )
         self._means_wrong = bool(rng.uniform() < wrong_object)
         self._linger_left = _drawn("linger", linger, rng, least=0)
         self._last_step = None if abandon is None else _drawn("abandon", abandon, rng, least=1)
@@ -118,18 +118,14 @@ class CorruptedBot:
             raise RequestError("corrupted_bot: reset must be called before act")
         self._look_back()
         planned = self._plan()
-        # Drawn even when not used, so that what is drawn later does not depend on where random actions fall.
-        fallback, chance = int(self._rng.integers(self._num_actions)), self._rng.uniform()
+        fumble, random_action = self._fumbles()
         if planned is None:
             self._linger_left -= int(self._finished)
-            action = fallback
-        elif self._finished or (self._fumble_left == 0 and chance >= self._fumble_probability):
+            action = random_action
+        elif self._finished or fumble is None:
             action = planned
         else:
-            if self._fumble_left == 0:
-                self._fumble_left, self._fumble = self._random_steps, fallback
-            self._fumble_left -= 1
-            action = self._fumble
+            action = fumble
         self._steps += 1
         self._taken, self._looked = action, False
         return action
@@ -237,11 +233,6 @@ def _description_of(thing: Any, cell: tuple[int, int]) -> Any:
 
 def _present(mission: Any, names: Sequence[str]) -> list[str]:
     return [name for name in names if hasattr(mission, name)]
-
-
-def _probability(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
-        raise RequestError(f"corrupted_bot: {name}={value!r}: expected a number between 0 and 1")
 
 
 def _drawn(name: str, values: Sequence[int], rng: np.random.Generator, least: int) -> int:

@@ -1,4 +1,4 @@
-"""Meta-World's own scripted experts, kept quiet, and the noise that disturbs them."""
+"""Meta-World's own scripted experts, kept quiet."""
 
 from __future__ import annotations
 
@@ -12,31 +12,6 @@ from qseq.environments.metaworld_tasks import TASKS
 from qseq.errors import RequestError
 
 Array = npt.NDArray[np.float64]
-
-
-class CorrelatedNoise:
-    """Noise of standard deviation `scale` whose neighbours in time are correlated (a first-order autoregression).
-
-    Args:
-        rng: the source of randomness.
-        scale: standard deviation, in action units.
-        correlation: of one step with the next, in [0, 1); 0 is white noise.
-        size: number of action dimensions.
-    """
-
-    def __init__(self, rng: np.random.Generator, scale: float, correlation: float, size: int) -> None:
-        self._rng = rng
-        self._scale = scale
-        self._correlation = correlation
-        # Started from the stationary distribution, so the first steps are as noisy as the others.
-        self._value: Array = rng.normal(0.0, scale, size)
-
-    def __call__(self) -> Array:
-        """The next sample, [size]."""
-        value = self._value
-        fresh = self._rng.normal(0.0, self._scale, value.shape)
-        self._value = self._correlation * value + np.sqrt(1.0 - self._correlation**2) * fresh
-        return value
 
 
 class MetaWorldExpert:

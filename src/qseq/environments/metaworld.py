@@ -6,7 +6,6 @@ Made with `make_environment("qseq.environments.metaworld:qseq/metaworld-v3", {"t
 from __future__ import annotations
 
 import copy
-import difflib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +14,11 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from qseq.environments.experts import CorrelatedNoise, MetaWorldExpert
+from qseq.environments.disturbances import CorrelatedNoise
+from qseq.environments.experts import MetaWorldExpert
 from qseq.environments.metaworld_tasks import INSTRUCTIONS, TASKS
 from qseq.environments.rendering import OffscreenRenderer
+from qseq.environments.task_names import checked_tasks
 from qseq.errors import QseqError, RequestError
 
 ENV_ID = "qseq/metaworld-v3"
@@ -65,7 +66,7 @@ class MetaWorld(gym.Env[Any, npt.NDArray[np.float32]]):
         start_noise: float = 0.2,
         render_mode: str | None = None,
     ) -> None:
-        self._tasks = _checked_tasks(task)
+        self._tasks = checked_tasks(task, TASKS, "Meta-World")
         if start not in STARTS:
             raise RequestError(f"env kwarg start={start!r}: expected one of {', '.join(STARTS)}")
         low, high = _checked_range(start_range)
@@ -230,18 +231,6 @@ def _touching_object(simulator: Any, geom: int) -> bool:
         if not forces[contact.efc_address[pressed]].sum() > 0:
             return False
     return True
-
-
-def _checked_tasks(task: str | Sequence[str]) -> tuple[str, ...]:
-    tasks = (task,) if isinstance(task, str) else tuple(task)
-    if not tasks:
-        raise RequestError("env kwarg task is an empty list: expected at least one Meta-World task")
-    for name in tasks:
-        if name not in INSTRUCTIONS:
-            close = difflib.get_close_matches(str(name), TASKS, n=3)
-            hint = f"did you mean {', '.join(close)}?" if close else f"expected one of {', '.join(TASKS)}"
-            raise RequestError(f"env kwarg task={name!r} is not a Meta-World task: {hint}")
-    return tasks
 
 
 def _checked_range(start_range: Sequence[float]) -> tuple[float, float]:

@@ -14,7 +14,8 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from qseq.environments.experts import CorrelatedNoise, MetaWorldExpert
+from qseq.environments.disturbances import CorrelatedNoise, Fumbles, check_probability
+from qseq.environments.experts import MetaWorldExpert
 from qseq.environments.metaworld_tasks import EXPERT_STEPS
 from qseq.errors import RequestError
 
@@ -99,11 +100,10 @@ class CorruptedExpert:
         random_steps: int = 1,
         abandon: Sequence[float] | None = None,
     ) -> None:
-        _probability("wrong_goal", wrong_goal)
-        _probability("wrong_object", wrong_object)
-        _probability("wrong_goal + wrong_object", wrong_goal + wrong_object)
-        _probability("random_probability", random_probability)
-        _probability("noise_correlation", noise_correlation)
+        check_probability("corrupted_expert", "wrong_goal", wrong_goal)
+        check_probability("corrupted_expert", "wrong_object", wrong_object)
+        check_probability("corrupted_expert", "wrong_goal + wrong_object", wrong_goal + wrong_object)
+        check_probability("corrupted_expert", "noise_correlation", noise_correlation)
         if not isinstance(env.action_space, gym.spaces.Box):
             raise RequestError(f"corrupted_expert needs box actions, found {env.action_space}: it is for Meta-World")
         self._rng = rng
@@ -112,12 +112,13 @@ class CorruptedExpert:
         self._expert: MetaWorldExpert | None = None
         self._last_step: int | None = None
         self._abandon = None if abandon is None else _range("abandon", abandon)
-        if random_steps < 1:
-            raise RequestError(f"corrupted_expert: random_steps={random_steps}: expected at least 1")
-        # Of a step that is not inside a fumble, so that random_probability is the share of all steps.
-        self._fumble_probability = random_probability / (random_steps * (1.0 - random_probability) + random_probability)
-        self._random_steps = random_steps
-        self._fumble_left, self._fumble = 0, np.zeros(self._low.size)
+        self._fumbles = Fumbles(
+            rng,
+            lambda: rng.uniform(self._low, self._high),
+            probability=random_probability,
+            steps=random_steps,
+            who="corrupted_expert",
+        )
         self._overshoot = overshoot
         self._goal_error, self._object_error = np.zeros(3), np.zeros(3)
         self._goal_offset: tuple[float, float] | None = None
@@ -162,12 +163,9 @@ class CorruptedExpert:
             believed[entries] += self._goal_error
         # Drawn even when not used, so that the noise's course does not depend on where random actions fall.
         noise = self._noise()
-        fallback, chance = self._rng.uniform(self._low, self._high), self._rng.uniform()
-        if self._fumble_left == 0 and chance < self._fumble_probability:
-            self._fumble_left, self._fumble = self._random_steps, fallback
-        if self._fumble_left:
-            self._fumble_left -= 1
-            return self._fumble.astype(np.float32)
+        fumble, _ = self._fumbles()
+        if fumble is not None:
+            return fumble.astype(np.float32)
         return np.clip(self._expert(believed) + noise, self._low, self._high).astype(np.float32)
 
     def done(self) -> bool:
@@ -194,8 +192,3 @@ def _range(name: str, values: Sequence[float]) -> tuple[float, float]:
     if isinstance(values, str) or len(values) != 2 or not 0.0 <= values[0] <= values[1]:
         raise RequestError(f"corrupted_expert: {name}={values!r}: expected two numbers, low <= high, neither negative")
     return float(values[0]), float(values[1])
-
-
-def _probability(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise RequestError(f"corrupted_expert: {name}={value}: expected a number between 0 and 1")
