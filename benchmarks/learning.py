@@ -162,7 +162,7 @@ def measured() -> list[dict[str, Any]]:
 def table() -> str:
     """Mean success over seeds, with how many seeds there are, in percent."""
     groups: dict[tuple[str, str, str], dict[str, list[float]]] = {}
-    for line in measured():
+    for line in sorted(measured(), key=lambda line: line["seed"]):
         joint = " (one model)" if "+" in line["task"] else ""
         decoding = "" if line["decoding"] == "greedy" else f", {line['decoding']}"
         key = (line["recipe"], line["evaluated_on"] + joint, line["method"] + decoding)
