@@ -19,8 +19,9 @@ from qseq.errors import RequestError
 from qseq.networks.action_network import NetworkConfig
 from qseq.networks.observation import FieldLayout, is_image
 from qseq.networks.text import word_ids
+from qseq.policies.augmentation import ShiftedWindows
 from qseq.policies.token_policy import TokenPolicySpec
-from qseq.training import TrainingConfig
+from qseq.training import BatchSource, TrainingConfig
 
 _QUANTILE_SAMPLES = 100_000
 
@@ -37,6 +38,8 @@ class DataConfig:
     """Train on successful episodes only."""
     success_share: Fraction = 0.0
     """Show successful episodes more often, so that at least this share of the steps is theirs; 0 shows all alike."""
+    random_shift: NonNegativeInt = 0
+    """Move cameras' frames at random by up to so many pixels each way in training, all frames of a window alike."""
     verify: bool = True
     """Check every value of the data (finite, within bounds) before training."""
     limit_episodes: NonNegativeInt = 0
@@ -63,7 +66,7 @@ class PreparedData:
     """What preparing gives."""
 
     view: EpisodeView
-    windows: Windows
+    windows: BatchSource
     window_spec: WindowSpec
     policy_spec: TokenPolicySpec
     layouts: dict[str, FieldLayout]
@@ -149,7 +152,8 @@ def prepare(
         bootstrap_steps=bootstrap_steps,
         num_action_steps=max(actions.chunk, *bootstrap_steps) if bootstrap_steps else actions.chunk,
     )
-    windows = Windows(view, spec, batch_size=batch_size, seed=seed, discount=discount, min_return=min_return)
+    plain = Windows(view, spec, batch_size=batch_size, seed=seed, discount=discount, min_return=min_return)
+    windows = ShiftedWindows(plain, pixels=data.random_shift, seed=seed) if data.random_shift else plain
     policy_spec = TokenPolicySpec(
         network=network,
         fields={name: layout.shape for name, layout in layouts.items()},
