@@ -12,6 +12,7 @@ _LAZY = {
     "Episode": "qseq.episodes",
     "EpisodeStore": "qseq.episodes",
     "EpisodeView": "qseq.episodes",
+    "MaxViT": "qseq.networks.vision",
     "Policy": "qseq.policies",
     "QLearner": "qseq.robot",
     "QRoboticTransformer": "qseq.robot",
