@@ -37,7 +37,12 @@ class FixedLogits(nn.Module):
     def embed_words(self, word_ids_BW: Tensor) -> Tensor:
         return torch.zeros(len(word_ids_BW), 1)
 
-    def encode(self, observation: dict[str, Tensor], instruction_BD: Tensor) -> Tensor:
+    def see(self, observation: dict[str, Tensor], instruction_BD: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def encode(
+        self, observation: dict[str, Tensor], instruction_BD: Tensor, seen: dict[str, Tensor] | None = None
+    ) -> Tensor:
         return observation["state"][:, -1, :1]
 
     def decode(self, context: Tensor, prefix_BP: Tensor) -> Tensor:
@@ -51,7 +56,7 @@ class ValuedLogits(FixedLogits):
         super().__init__(logits_AK)
         self.value_logits_K = nn.Parameter(torch.tensor(value_logits or (0.3,)))
 
-    def state_values(self, observation: dict[str, Tensor], instruction_BD: Tensor) -> Tensor:
+    def state_values(self, observation: dict[str, Tensor], instruction_BD: Tensor, seen: dict[str, Tensor]) -> Tensor:
         return (self.value_logits_K + observation["state"][:, -1, :1]).expand(len(instruction_BD), -1)
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor, nn
 
 from qseq import Episode, load_policy
 from qseq.configuration import from_dict
 from qseq.errors import RequestError
 from qseq.registry import get_algorithm
+from qseq.robot.algorithm import make_trainer
 from tests.robot.bandit import write_view
 
 SIDES = {"type": "discrete", "n": 2, "start": 0}
@@ -96,3 +99,21 @@ def test_pictures_the_tower_cannot_take_are_refused_by_name(tmp_path: Path) -> N
         algorithm.train(
             from_dict(algorithm.config_class, TINY), data=[str(tmp_path / "store")], run=tmp_path / "run", seed=0
         )
+
+
+def test_every_frame_is_encoded_once(tmp_path: Path) -> None:
+    """One pass of the online tower over the observation, one of the target's over the next, whoever reads them."""
+    view = write_view(tmp_path / "store", episodes(20), SIDES)
+    config = from_dict(get_algorithm("q-transformer").config_class, TINY)
+    trainer = make_trainer(config, view, run=tmp_path / "run", seed=0)
+    online, target = trainer.model, copy.deepcopy(trainer.model)
+    images = {"online": 0, "target": 0}
+    for name, network in (("online", online), ("target", target)):
+        tower = network.encoder.encoders[0].tower
+
+        def count(_module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+            images[name] += len(inputs[0])
+
+        tower.register_forward_pre_hook(count)
+    trainer.objective.loss(trainer.batches.batch_at(0), online, target)
+    assert images == {"online": 64, "target": 64}

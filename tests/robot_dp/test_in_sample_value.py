@@ -24,7 +24,9 @@ class TabularQAndValue(TabularQ):
         super().__init__(num_states, num_tokens, num_bins)
         self.table_SK = nn.Parameter(torch.zeros(num_states, folds))
 
-    def state_values(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
+    def state_values(
+        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor]
+    ) -> Tensor:
         return self.table_SK[observation["state"][:, 0].argmax(dim=-1)]
 
 

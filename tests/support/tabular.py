@@ -61,7 +61,12 @@ class TabularQ(nn.Module):
     def embed_words(self, word_ids_IW: Tensor) -> Tensor:
         return torch.zeros(len(word_ids_IW), 1)
 
-    def encode(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
+    def see(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> dict[str, Tensor]:
+        return {}
+
+    def encode(
+        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         """The newest frame of the one-hot state [B, F, S], as a context [B, 1, S]."""
         return observation["state"][:, -1:]
 

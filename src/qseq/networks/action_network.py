@@ -102,9 +102,15 @@ class ActionNetwork(nn.Module):
         """Instruction embeddings `[B, D]`; an empty text gives the null instruction."""
         return self.embed_words(self.word_ids(texts))
 
-    def encode(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
-        """Each field `[B, F, *shape]` -> context `[B, S, D]`."""
-        out: Tensor = self.encoder(observation, instruction_BD)
+    def see(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> dict[str, Tensor]:
+        """Tokens of the cameras, by field, for `encode` and whoever else reads them; empty without cameras."""
+        return self.encoder.see(observation, instruction_BD)
+
+    def encode(
+        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Each field `[B, F, *shape]` -> context `[B, S, D]`. `seen` spares the cameras, see `see`."""
+        out: Tensor = self.encoder(observation, instruction_BD, seen)
         return out
 
     def decode(self, context_BSD: Tensor, prefix_BP: Tensor, cache: DecodingCache | None = None) -> Tensor:

@@ -124,10 +124,22 @@ class ObservationEncoder(nn.Module):
         frame_of_S = torch.cat((torch.zeros(1), torch.arange(history).repeat_interleave(tokens_a_frame) + 1))
         self.register_buffer("mask_SS", frame_of_S[:, None] >= frame_of_S[None, :], persistent=False)
 
-    def forward(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
-        """`observation[name]` is `[B, F, *shape]`; `instruction_BD` comes from `self.instruction`."""
+    def see(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> dict[str, Tensor]:
+        """Tokens `[B, F, tokens, D]` of the cameras, by field: the costly part, to be done once and read twice."""
+        return {
+            name: encoder(observation[name], instruction_BD)
+            for name, encoder in zip(self.fields, self.encoders, strict=True)
+            if isinstance(encoder, CameraEncoder)
+        }
+
+    def forward(
+        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Fields `[B, F, *shape]` -> `[B, S, D]`; `instruction_BD` comes from `self.instruction`, `seen` from `see`."""
+        seen = self.see(observation, instruction_BD) if seen is None else seen
         encoded = [
-            encoder(observation[name], instruction_BD) for name, encoder in zip(self.fields, self.encoders, strict=True)
+            seen[name] if name in seen else encoder(observation[name], instruction_BD)
+            for name, encoder in zip(self.fields, self.encoders, strict=True)
         ]
         frames_BFSD = torch.cat(encoded, dim=2) + self.frame_position_FSD + instruction_BD[:, None, None]
         x_BSD = torch.cat((instruction_BD[:, None], frames_BFSD.flatten(1, 2)), dim=1)

@@ -5,63 +5,73 @@ Legend: B batch, I instructions, K folds, F frames of history, S tokens of a fra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from qseq.networks.observation import tokens_of
+from qseq.networks.camera import VisionConfig
+from qseq.networks.observation import FieldLayout, VectorEncoder, is_image
 
 
 class FoldedStateValue(nn.Module):
-    """K small networks that share nothing: observation and instruction -> K values of the same state.
+    """K small networks that share nothing but the cameras: observation and instruction -> K values of the same state.
 
     Trained each on all episodes but those of its fold, they give every episode a value that generalises from the
-    others (cross-fitting; Chernozhukov et al. 2018, definition 3.1).
+    others (cross-fitting; Chernozhukov et al. 2018, definition 3.1). What a camera shows is read from the tokens that
+    the policy's tower made of it, without training the tower: it runs once for both.
 
     Args:
-        make_encoders: field name -> new encoder of that field (`make_field_encoders`), called once a fold.
+        fields: layout of every observation field.
         history: F.
+        dim: D, the width of the cameras' tokens and of the instruction.
+        vision: says how many tokens a camera's frame gives.
         outputs: numbers of one value.
         initial_logit: where every value starts.
     """
 
     def __init__(
         self,
-        make_encoders: Callable[[], Mapping[str, nn.Module]],
+        fields: Mapping[str, FieldLayout],
         *,
         folds: int,
         history: int,
         dim: int,
+        vision: VisionConfig,
         outputs: int,
         initial_logit: float,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.folds = nn.ModuleList(
-            _StateValue(make_encoders(), history, dim, outputs, initial_logit, dropout) for _ in range(folds)
+            _StateValue(fields, history, dim, vision, outputs, initial_logit, dropout) for _ in range(folds)
         )
 
-    def forward(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
-        """Fields `[B, F, *shape]` -> logits `[B, K, outputs]`. The instruction's embedding gets no gradient."""
+    def forward(self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor]) -> Tensor:
+        """Fields `[B, F, *shape]`, cameras' tokens `[B, F, tokens, D]` -> logits `[B, K, outputs]`.
+
+        Neither the instruction's embedding nor the cameras' tokens get a gradient.
+        """
         instruction_BD = instruction_BD.detach()
-        return torch.stack([fold(observation, instruction_BD) for fold in self.folds], dim=1)
+        seen = {name: tokens.detach() for name, tokens in seen.items()}
+        return torch.stack([fold(observation, instruction_BD, seen) for fold in self.folds], dim=1)
 
 
 class _StateValue(nn.Module):
     def __init__(
         self,
-        encoders: Mapping[str, nn.Module],
+        fields: Mapping[str, FieldLayout],
         history: int,
         dim: int,
+        vision: VisionConfig,
         outputs: int,
         initial_logit: float,
         dropout: float,
     ) -> None:
         super().__init__()
-        self.fields = tuple(encoders)
-        self.encoders = nn.ModuleList(encoders.values())
-        tokens = history * tokens_of(encoders)
+        self.vectors = tuple(name for name, layout in fields.items() if not is_image(layout.shape))
+        self.encoders = nn.ModuleList(VectorEncoder(fields[name], dim) for name in self.vectors)
+        tokens = history * (len(self.vectors) + vision.tokens * (len(fields) - len(self.vectors)))
         self.instruction = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(tokens * dim)
         self.hidden = nn.Linear(tokens * dim, 2 * dim)
@@ -69,11 +79,12 @@ class _StateValue(nn.Module):
         nn.init.constant_(self.output.bias, initial_logit)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
+    def forward(self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor]) -> Tensor:
         encoded = [
-            encoder(observation[name], instruction_BD) for name, encoder in zip(self.fields, self.encoders, strict=True)
+            encoder(observation[name], instruction_BD)
+            for name, encoder in zip(self.vectors, self.encoders, strict=True)
         ]
-        x_BFSD = torch.cat(encoded, dim=2) + self.instruction(instruction_BD)[:, None, None]
+        x_BFSD = torch.cat([*encoded, *seen.values()], dim=2) + self.instruction(instruction_BD)[:, None, None]
         x = self.dropout(nn.functional.gelu(self.norm(x_BFSD.flatten(1)), approximate="tanh"))
         x = self.dropout(nn.functional.gelu(self.hidden(x), approximate="tanh"))
         out: Tensor = self.output(x)

@@ -15,7 +15,7 @@ from torch import Tensor
 from qseq.networks.action_network import ActionNetwork, NetworkConfig
 from qseq.networks.camera import VisionConfig
 from qseq.networks.decoding import Select, decode_tokens, epsilon_greedy, greedy
-from qseq.networks.observation import FieldLayout, make_field_encoders
+from qseq.networks.observation import FieldLayout
 from qseq.networks.state_values import FoldedStateValue
 from qseq.values import BoundedValue, ValueTransform
 
@@ -104,10 +104,11 @@ class QRoboticTransformer(ActionNetwork):
         self.config = config
         self.values = values
         self.folded_value = FoldedStateValue(
-            lambda: make_field_encoders(fields, dim, config.vision),
+            fields,
             folds=value_folds,
             history=history,
             dim=dim,
+            vision=config.vision,
             outputs=math.prod(values.atom_shape),
             initial_logit=initial_logit,
             dropout=dropout,
@@ -154,9 +155,11 @@ class QRoboticTransformer(ActionNetwork):
             token_mask_AK=token_mask_AK,
         )
 
-    def state_values(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
+    def state_values(
+        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor]
+    ) -> Tensor:
         """Logits `[B, folds, *atom_shape]` of the value of a state, before any token; what training bootstraps from."""
-        logits: Tensor = self.folded_value(observation, instruction_BD)
+        logits: Tensor = self.folded_value(observation, instruction_BD, seen)
         return logits.view(*logits.shape[:2], *self.values.atom_shape)
 
     def forward(

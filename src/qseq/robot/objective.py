@@ -87,12 +87,19 @@ class TokenQFunction(Protocol):
 
     def embed_words(self, word_ids_BW: Tensor) -> Tensor: ...
 
-    def encode(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor: ...
+    def see(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Mapping[str, Tensor]:
+        """What the cameras show, for `encode` and `state_values`: their tower runs once for both."""
+
+    def encode(
+        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor] | None = None
+    ) -> Tensor: ...
 
     def decode(self, context_BSD: Tensor, prefix_BP: Tensor) -> Tensor:
         """Logits `[B, P + 1, K, *atom_shape]`: of every bin of each token given the tokens before it."""
 
-    def state_values(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Tensor:
+    def state_values(
+        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor]
+    ) -> Tensor:
         """Logits `[B, folds, *atom_shape]` of the state's value. For bootstrap="expectile"."""
 
 
@@ -102,8 +109,8 @@ class QObjective:
     `loss = 1/2 TD + conservative_weight * 1/2 regulariser`, both means over batch and tokens (Q-Transformer, Chebotar
     et al. 2023, sections 4.1 to 4.3), and the loss of the state's value with bootstrap="expectile". The regulariser
     measures the distance to the floor as the temporal difference is measured. The online network encodes the
-    observation at t once. With bootstrap="expectile" only the small state values of the target network run, at t + n;
-    with "max" it encodes the observations at t + n and at t.
+    observation at t once. With bootstrap="expectile" only the cameras and the small state values of the target
+    network run, at t + n; with "max" it encodes the observations at t + n and at t.
 
     Args:
         tokenizer: actions <-> tokens; a `ChunkTokens` makes h consecutive actions one decision.
@@ -127,7 +134,8 @@ class QObjective:
         tokens_BA, token_weights_BA = decision_tokens_of(batch, self.tokenizer)
         network = cast(TokenQFunction, online)
         observation, instruction_BD = observation_at(batch, self.spec), self._instructions(network, batch)
-        context_BSD = network.encode(observation, instruction_BD)
+        seen = network.see(observation, instruction_BD)
+        context_BSD = network.encode(observation, instruction_BD, seen)
         targets_BA = self.targets(batch, cast(TokenQFunction, target), tokens_BA)
         # Tokens beyond the end of an episode have no target (it may be minus infinity) and no weight.
         targets_BA = targets_BA.masked_fill(token_weights_BA == 0, self.config.value_low)
@@ -135,7 +143,7 @@ class QObjective:
         terms: dict[str, Tensor] = {}
         value_loss: Tensor | float = 0.0
         if self.config.bootstrap == "expectile":
-            state_logits = network.state_values(observation, instruction_BD)
+            state_logits = network.state_values(observation, instruction_BD, seen)
             value_loss = self._expectile_loss(state_logits, targets_BA[:, 0], batch.recordings)
             terms["state_value"] = value_loss
 
@@ -215,7 +223,8 @@ class QObjective:
         """Value `[B]` of the state reached at a horizon."""
         observation, instruction_BD = observation_after(batch, self.spec, index), self._instructions(network, batch)
         if self.config.bootstrap == "expectile":
-            values_BK = self.values.values(network.state_values(observation, instruction_BD))
+            seen = network.see(observation, instruction_BD)
+            values_BK = self.values.values(network.state_values(observation, instruction_BD, seen))
             return values_BK.gather(1, (batch.recordings % values_BK.shape[1])[:, None])[:, 0]
         context_BSD = network.encode(observation, instruction_BD)
         no_tokens_B0 = torch.empty((len(batch), 0), dtype=torch.long, device=context_BSD.device)
