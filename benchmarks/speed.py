@@ -154,7 +154,7 @@ def untrained_policy(**options: Any) -> QTransformerPolicy:
         history=1,
         tokenizer=make_tokenizer(SPACE, num_bins=config.actions.num_bins),
         action_space=SPACE,
-        extra={"value": {"kind": "bounded"}, "initial_value": 0.05},
+        extra={"value": {"kind": "bounded"}, "initial_value": 0.05, "value_folds": 1},
     )
     return QTransformerPolicy(QTransformerPolicy.build_network(spec, spec.blank_layouts()), spec, **options)
 

@@ -73,6 +73,7 @@ class _Places:
     terminated: np.ndarray
     returns_to_go: np.ndarray
     instruction_ids: np.ndarray
+    recordings: np.ndarray
 
     def slice(self, first: int, last: int) -> _Places:
         return _Places(*[part[first:last] for part in vars(self).values()])
@@ -207,6 +208,7 @@ class Windows:
             terminated=view.terminated.take(episodes),
             returns_to_go=self._returns_to_go.take(self._starts.take(episodes) + steps),
             instruction_ids=view.instruction_ids.take(episodes),
+            recordings=view.recordings.take(episodes),
         )
 
     def _gather(self, places: _Places) -> WindowBatch:
@@ -238,5 +240,5 @@ class Windows:
             instruction_ids=torch.from_numpy(places.instruction_ids.copy()),
             episodes=torch.from_numpy(places.episodes.copy()),
             steps=torch.from_numpy(places.steps.copy()),
-            recordings=torch.from_numpy(view.recordings.take(places.episodes)),
+            recordings=torch.from_numpy(places.recordings.copy()),
         )
