@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from qseq import Episode
 from qseq.episodes import Windows, WindowSpec
+from qseq.errors import RequestError
 from qseq.policies.augmentation import ShiftedWindows
-from tests.robot.bandit import DISCRETE_SPACE, write_view
+from tests.robot.bandit import DISCRETE_SPACE, corner_episodes, write_view
 
 
 def windows(folder: Path) -> Windows:
@@ -49,3 +51,15 @@ def test_frames_of_a_window_move_alike_and_again_the_same(tmp_path: Path) -> Non
         assert torch.equal(images, shifted.batch_at(index).frames["image"])
     other = ShiftedWindows(plain, pixels=3, seed=6).batch_at(0).frames["image"]
     assert not torch.equal(other, shifted.batch_at(0).frames["image"])
+
+
+@pytest.mark.parametrize("pixels", [12, 40])
+def test_shifts_as_large_as_the_image_are_refused(tmp_path: Path, pixels: int) -> None:
+    with pytest.raises(RequestError, match=rf"data.random_shift: found {pixels}.*12 pixels of a side of 'image'"):
+        ShiftedWindows(windows(tmp_path / "store"), pixels=pixels, seed=0)
+
+
+def test_data_without_a_camera_cannot_be_shifted(tmp_path: Path) -> None:
+    plain = Windows(write_view(tmp_path, corner_episodes(3)), WindowSpec(), batch_size=2, seed=0, discount=0.9)
+    with pytest.raises(RequestError, match=r"data\.random_shift: found 2, expected 0: the data have no camera"):
+        ShiftedWindows(plain, pixels=2, seed=0)

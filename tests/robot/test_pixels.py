@@ -117,3 +117,13 @@ def test_every_frame_is_encoded_once(tmp_path: Path) -> None:
         tower.register_forward_pre_hook(count)
     trainer.objective.loss(trainer.batches.batch_at(0), online, target)
     assert images == {"online": 64, "target": 64}
+
+
+@pytest.mark.parametrize("bootstrap", ["expectile", "max"])
+def test_every_parameter_is_trained(tmp_path: Path, bootstrap: str) -> None:
+    """What gets no gradient makes data-parallel training wait for ever, and is dead weight in every checkpoint."""
+    tree = TINY | {"objective": {"bootstrap_steps": [1], "bootstrap": bootstrap}}
+    config = from_dict(get_algorithm("q-transformer").config_class, tree)
+    trainer = make_trainer(config, write_view(tmp_path / "store", episodes(20), SIDES), run=tmp_path / "run", seed=0)
+    trainer.objective.loss(trainer.batches.batch_at(0), trainer.model, copy.deepcopy(trainer.model)).total.backward()
+    assert not [name for name, parameter in trainer.model.named_parameters() if parameter.grad is None]

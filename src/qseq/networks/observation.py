@@ -81,11 +81,6 @@ def make_field_encoders(fields: Mapping[str, FieldLayout], dim: int, vision: Vis
     return {name: make_field_encoder(name, layout, dim, vision) for name, layout in fields.items()}
 
 
-def tokens_of(encoders: Mapping[str, nn.Module]) -> int:
-    """Tokens that the fields of one frame give together."""
-    return sum(cast(int, encoder.tokens) for encoder in encoders.values())
-
-
 class ObservationEncoder(nn.Module):
     """Fields of a short history and an instruction -> tokens `[B, S, D]`.
 
@@ -113,7 +108,7 @@ class ObservationEncoder(nn.Module):
         self.history = history
         # Field names may hold dots or slashes, module names may not: encoders are kept by order.
         self.encoders = nn.ModuleList(field_encoders[name] for name in self.fields)
-        tokens_a_frame = tokens_of(field_encoders)
+        tokens_a_frame = sum(cast(int, encoder.tokens) for encoder in field_encoders.values())
         self.instruction = InstructionEncoder(dim, vocabulary=instruction_vocabulary)
         self.frame_position_FSD = nn.Parameter(torch.randn(history, tokens_a_frame, dim) * 0.02)
         self.blocks = nn.ModuleList(

@@ -1,6 +1,6 @@
 """Values of states by several networks, so that no episode is judged by a network that was trained on it.
 
-Legend: B batch, I instructions, K folds, F frames of history, S tokens of a frame, D width.
+Legend: B batch, K folds, F frames of history, S tokens of a frame, D width.
 """
 
 from __future__ import annotations

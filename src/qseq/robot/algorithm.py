@@ -43,7 +43,7 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
         extra={
             "value": objective.value_arguments(),
             "initial_value": objective.initial_value,
-            "value_folds": objective.value_folds,
+            "value_folds": objective.state_value_networks,
         },
     )
     torch.manual_seed(seed)

@@ -71,6 +71,11 @@ class QObjectiveConfig:
     initial_value: float = 0.05
     """Where Q starts, as a share of the range (bounded values)."""
 
+    @property
+    def state_value_networks(self) -> int:
+        """How many a network needs for this objective: none where nothing bootstraps from them."""
+        return self.value_folds if self.bootstrap == "expectile" else 0
+
     def value_arguments(self) -> dict[str, Any]:
         """Arguments of `make_value_transform`, as plain data to store with a policy."""
         return {
