@@ -44,7 +44,7 @@ class VectorEncoder(nn.Module):
         self.register_buffer("std", std.flatten().float().clone())
         size = self.mean.numel()
         self.network = nn.Sequential(
-            nn.Linear(size, 2 * dim), nn.GELU(approximate="tanh"), nn.LayerNorm(2 * dim), nn.Linear(2 * dim, dim)
+            nn.Linear(size, 2 * dim), nn.GELU(), nn.LayerNorm(2 * dim), nn.Linear(2 * dim, dim)
         )
 
     def forward(self, frames_BF: Tensor, instruction_BD: Tensor) -> Tensor:

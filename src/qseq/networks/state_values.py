@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qseq.networks.camera import VisionConfig
+from qseq.networks.dropout import Dropout
 from qseq.networks.observation import FieldLayout, VectorEncoder, is_image
 
 
@@ -77,7 +78,7 @@ class _StateValue(nn.Module):
         self.hidden = nn.Linear(tokens * dim, 2 * dim)
         self.output = nn.Linear(2 * dim, outputs)
         nn.init.constant_(self.output.bias, initial_logit)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor]) -> Tensor:
         encoded = [
@@ -85,7 +86,7 @@ class _StateValue(nn.Module):
             for name, encoder in zip(self.vectors, self.encoders, strict=True)
         ]
         x_BFSD = torch.cat([*encoded, *seen.values()], dim=2) + self.instruction(instruction_BD)[:, None, None]
-        x = self.dropout(nn.functional.gelu(self.norm(x_BFSD.flatten(1)), approximate="tanh"))
-        x = self.dropout(nn.functional.gelu(self.hidden(x), approximate="tanh"))
+        x = self.dropout(nn.functional.gelu(self.norm(x_BFSD.flatten(1))))
+        x = self.dropout(nn.functional.gelu(self.hidden(x)))
         out: Tensor = self.output(x)
         return out

@@ -47,7 +47,7 @@ class InstructionEncoder(nn.Module):
         self.vocabulary = vocabulary
         self.words = nn.Embedding(vocabulary, dim, padding_idx=_PADDING)
         self.null_D = nn.Parameter(torch.randn(dim) * 0.02)
-        self.network = nn.Sequential(nn.Linear(dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim))
+        self.network = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
 
     def forward(self, word_ids_BW: Tensor) -> Tensor:
         """`[B, W]` hashed words (`word_ids`) -> `[B, D]`."""

@@ -129,7 +129,7 @@ class MaxViT(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(channels, width, 3, stride=2, padding=1),
             ChannelLayerNorm(width) if use_layernorm else group_norm(width),
-            nn.GELU(approximate="tanh"),
+            nn.GELU(),
             nn.Conv2d(width, width, 3, padding=1),
         )
         self.place = AddPlace(width)

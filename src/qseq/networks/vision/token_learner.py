@@ -34,7 +34,7 @@ class TokenLearner(nn.Module):
         layers: list[nn.Module] = [nn.LayerNorm(dim)]
         width = dim
         for _ in range(num_layers - 1):
-            layers += [nn.Linear(width, ff_mult * dim), nn.GELU(approximate="tanh")]
+            layers += [nn.Linear(width, ff_mult * dim), nn.GELU()]
             width = ff_mult * dim
         # Without a bias: the softmax would cancel it.
         self.to_logits = nn.Sequential(*layers, nn.Linear(width, num_output_tokens, bias=False))

@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from qseq.networks.attention import FeedForward, attend, merge_heads, split_heads
+from qseq.networks.dropout import Dropout
 from qseq.networks.vision.rotary import AxialRotary
 
 Partition = Literal["block", "grid"]
@@ -84,7 +85,7 @@ class PartitionAttention(nn.Module):
         )
         self.ff_norm = nn.LayerNorm(dim)
         self.feed_forward = FeedForward(dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_BhwD: Tensor) -> Tensor:
         """`[B, h, w, D]` -> the same shape."""
