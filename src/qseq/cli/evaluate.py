@@ -45,6 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--instruction", help="tell the policy this instead of what the environment says")
     parser.add_argument(
+        "--shuffle-instructions",
+        action="store_true",
+        help="tell the policy in each episode the instruction of another: shows how far it listens",
+    )
+    parser.add_argument(
+        "--blank", nargs="+", default=[], metavar="FIELD", help="show the policy these fields as zeros: shows their use"
+    )
+    parser.add_argument(
         "--success-return",
         type=float,
         metavar="R",
@@ -70,10 +78,14 @@ def run(args: argparse.Namespace) -> None:
         num_envs=args.num_envs,
         success_return=args.success_return,
         instruction=args.instruction,
+        shuffle_instructions=args.shuffle_instructions,
+        blank=args.blank,
         video=args.video,
         video_episodes=args.video_episodes,
     )
     asked = {"env": args.env, "env_kwargs": args.env_kwargs, "policy_options": options, "seed": args.seed}
+    if args.shuffle_instructions or args.blank:
+        asked |= {"shuffle_instructions": args.shuffle_instructions, "blank": args.blank}
     record = {**result.to_json(), **asked, "run": args.run_folder, "instruction": args.instruction}
     for path in destinations(args, asked):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qseq.environments import make_environment
 from qseq.errors import RequestError
+from qseq.evaluation.ablation import AblatedActor, shuffled_instructions
 from qseq.evaluation.actors import Actor, PolicyActor
 from qseq.evaluation.result import EvaluationResult, success_text
 from qseq.evaluation.rollout import EpisodeRecord, rollout
@@ -31,6 +32,8 @@ def evaluate(
     num_envs: int = 8,
     success_return: float | None = None,
     instruction: str | None = None,
+    shuffle_instructions: bool = False,
+    blank: Sequence[str] = (),
     video: Path | None = None,
     video_episodes: int = FILMED_EPISODES,
     run: str | None = None,
@@ -48,6 +51,9 @@ def evaluate(
         num_envs: environments stepped together, one decision for all.
         success_return: a return above it is a success, where the environment does not say.
         instruction: told to the policy instead of what the environment says.
+        shuffle_instructions: tell it in each episode the instruction of another, different one: success falls as far
+            as the policy listens.
+        blank: observation fields shown to it as zeros: success falls as far as the policy needs them.
         video: a folder for films of the first `video_episodes` episodes; nothing is rendered without it.
         run: noted in the result.
 
@@ -57,6 +63,8 @@ def evaluate(
     """
     if episodes < 1 or num_envs < 1:
         raise RequestError(f"episodes={episodes}, num_envs={num_envs}: expected at least 1 of each")
+    if shuffle_instructions and instruction is not None:
+        raise RequestError("found both an instruction and shuffle_instructions, expected one of them")
     if isinstance(policy, Actor):
         if instruction is not None:
             raise RequestError("an instruction can be given to a trained policy only")
@@ -68,6 +76,9 @@ def evaluate(
     environments = [first]
     recorder: VideoRecorder | None = None
     try:
+        if shuffle_instructions or blank:
+            told = shuffled_instructions(first, episodes=episodes, seed=seed) if shuffle_instructions else None
+            actor = AblatedActor(actor, blank=blank, instructions=told)
         actor.prepare(first)
         recorder = VideoRecorder(video, video_episodes) if video is not None else None
         for _ in range(min(num_envs, episodes) - 1):

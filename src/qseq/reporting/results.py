@@ -47,11 +47,14 @@ def pool_results(runs: Sequence[Run]) -> list[MethodResult]:
 
 
 def setting(evaluation: dict[str, Any]) -> str:
-    """Environment, its arguments and the policy's options, short enough for a label."""
+    """Environment, its arguments, the policy's options and what was kept from it, short enough for a label."""
     parts = [str(evaluation["env"])]
     for name in ("env_kwargs", "policy_options"):
         options = evaluation.get(name) or {}
         parts += [f"{key}={json.dumps(value).strip(chr(34))}" for key, value in sorted(options.items())]
+    if evaluation.get("shuffle_instructions"):
+        parts.append("instructions shuffled")
+    parts += [f"{name} blank" for name in evaluation.get("blank") or ()]
     return " ".join(parts)
 
 
