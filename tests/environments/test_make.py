@@ -34,7 +34,7 @@ def test_nested_dict_text_and_discrete_observations() -> None:
     observation, info = env.reset(seed=0)
     assert {name: value.shape for name, value in observation.items()} == {
         "arm/place": (2,),
-        "camera": (4, 4, 3),
+        "camera": (3, 4, 4),
         "facing": (4,),
     }
     assert observation["camera"].dtype == np.uint8

@@ -192,7 +192,8 @@ def test_pictures_when_there_is_a_renderer(monkeypatch: pytest.MonkeyPatch) -> N
         pytest.skip(str(error))
     env = make_environment(ENV_ID, {"image_size": 32, "render_size": 48}, render=True)
     observation, _ = env.reset(seed=0)
-    assert observation["image"].shape == (32, 32, 3)
+    assert observation["image"].shape == (3, 32, 32)
+    np.testing.assert_array_equal(observation["proprioception"], observation["state"][:4])
     assert observation["image"].std() > 10
     assert env.render().shape == (48, 48, 3)
     env.close()

@@ -61,7 +61,7 @@ def test_success_and_instruction_are_recorded(tmp_path: Path) -> None:
     assert episode.success is True
     assert episode.terminated
     assert episode.instruction == "wait 0"
-    assert episode.observations["camera"].shape == (41, 4, 4, 3)
+    assert episode.observations["camera"].shape == (41, 3, 4, 4)
     collect("random", "CartPole-v1", episodes=2, out=tmp_path / "other", success_return=1000)
     assert EpisodeStore.open(tmp_path / "other").success.tolist() == [0, 0]
 

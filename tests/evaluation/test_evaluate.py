@@ -63,7 +63,7 @@ def test_success_at_any_step_counts() -> None:
 @pytest.mark.parametrize(
     ("policy", "words"),
     [
-        (Reflex({"camera": (4, 4, 3)}), "field 'camera' is missing, found state"),
+        (Reflex({"camera": (3, 4, 4)}), "field 'camera' is missing, found state"),
         (Reflex({"state": (39,)}), r"field 'state' has shape \[4\], expected \[39\]"),
         (Reflex(action_space={"type": "discrete", "n": 3}), "action space is .*'n': 2.*expected .*'n': 3"),
     ],

@@ -23,6 +23,7 @@ from qseq.errors import QseqError, RequestError
 
 ENV_ID = "qseq/metaworld-v3"
 STATE_SIZE = 39
+PROPRIOCEPTION_SIZE = 4
 ACTION_SIZE = 4
 STARTS = ("beginning", "part-way")
 PRIVATE_STEPS = 300
@@ -41,7 +42,9 @@ class MetaWorld(gym.Env[Any, npt.NDArray[np.float32]]):
 
     Args:
         task: a name such as "push-v3", or a list of names.
-        image_size: when given, the observation is {"state", "image"} with uint8 pictures [size, size, 3].
+        image_size: when given, the observation is {"state", "proprioception", "image"}: uint8 pictures [size, size, 3],
+            and what a robot knows of itself without a camera, the first 4 numbers of the state (position of the hand,
+            opening of the gripper). Leave "state" out of `data.fields` to act on pictures alone.
         camera: the camera of pictures and rendered frames.
         render_size: side of the frames that `render()` returns, in pixels.
         start: "part-way" runs the scripted expert privately and hands the episode over in the middle of the task.
@@ -80,7 +83,8 @@ class MetaWorld(gym.Env[Any, npt.NDArray[np.float32]]):
             if not isinstance(image_size, int) or image_size < 8:
                 raise RequestError(f"env kwarg image_size={image_size!r}: expected a whole number of at least 8 pixels")
             pictures = gym.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-            self.observation_space = gym.spaces.Dict({"state": state_space, "image": pictures})
+            own = gym.spaces.Box(-np.inf, np.inf, (PROPRIOCEPTION_SIZE,), np.float32)
+            self.observation_space = gym.spaces.Dict({"state": state_space, "proprioception": own, "image": pictures})
         self.action_space = gym.spaces.Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
         self._simulators: dict[str, Any] = {}
         self._renderers: dict[tuple[str, int], OffscreenRenderer] = {}
@@ -170,7 +174,8 @@ class MetaWorld(gym.Env[Any, npt.NDArray[np.float32]]):
         state = state.astype(np.float32)
         if self._image_size is None:
             return state
-        return {"state": state, "image": self._frame(self._image_size)}
+        own = state[:PROPRIOCEPTION_SIZE].copy()
+        return {"state": state, "proprioception": own, "image": self._frame(self._image_size)}
 
     def _frame(self, size: int) -> npt.NDArray[np.uint8]:
         key = (self._task, size)

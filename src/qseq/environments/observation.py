@@ -22,7 +22,8 @@ class DictObservation(gym.Wrapper[Any, Any, Any, Any]):
     """Observations become ``{name: array}``, actions are given in the space's own type.
 
     - A plain Box becomes ``{"state": ...}``; a Dict keeps its names, nested names are joined with "/".
-    - Numbers become float32; uint8 boxes of three dimensions (images) stay uint8.
+    - Numbers become float32; uint8 boxes of three dimensions (images) stay uint8, channels first: [H, W, C] with one,
+      three or four channels becomes [C, H, W].
     - Discrete, MultiDiscrete and MultiBinary observations become float32 one-hot (or 0/1) vectors.
     - A text field called "mission" or "instruction" is left out and put into ``info["instruction"]``.
     - An episode that ends by itself at the time limit is terminated, not truncated: never both.
@@ -105,6 +106,9 @@ def _numeric(env: gym.Env[Any, Any], name: str, space: gym.Space[Any]) -> tuple[
     """The converted space of one field and the function that converts its values."""
     if isinstance(space, gym.spaces.Box):
         if space.dtype == np.uint8 and len(space.shape) == 3:
+            if _channels_last(space.shape):
+                turned = gym.spaces.Box(space.low.transpose(2, 0, 1), space.high.transpose(2, 0, 1), dtype=np.uint8)
+                return turned, lambda value: np.ascontiguousarray(np.asarray(value, dtype=np.uint8).transpose(2, 0, 1))
             return space, lambda value: np.array(value, dtype=np.uint8)
         low, high = space.low.astype(np.float32), space.high.astype(np.float32)
         return gym.spaces.Box(low, high, space.shape, np.float32), lambda value: np.array(value, dtype=np.float32)
@@ -121,6 +125,10 @@ def _numeric(env: gym.Env[Any, Any], name: str, space: gym.Space[Any]) -> tuple[
         f"environment {_name(env)} observes {type(space).__name__} in field '{name}': expected Box, Discrete, "
         "MultiDiscrete, MultiBinary or a Dict of these; convert it with a Gymnasium wrapper"
     )
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    return shape[-1] in (1, 3, 4) and shape[0] not in (1, 3)
 
 
 def _unit_box(size: int) -> gym.spaces.Box:
