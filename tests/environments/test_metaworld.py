@@ -195,6 +195,8 @@ def test_pictures_when_there_is_a_renderer(monkeypatch: pytest.MonkeyPatch) -> N
     assert observation["image"].shape == (3, 32, 32)
     np.testing.assert_array_equal(observation["proprioception"], observation["state"][:4])
     assert observation["image"].std() > 10
+    # The very first picture shows the same view as later ones.
+    np.testing.assert_array_equal(env.reset(seed=0)[0]["image"], observation["image"])
     assert env.render().shape == (48, 48, 3)
     env.close()
 
