@@ -101,6 +101,17 @@ def test_types_and_shapes() -> None:
     assert moved.frames["state"].device.type == moved.rewards.device.type == "meta"
 
 
+def test_only_the_fields_asked_for_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    view, read = a_view(), []
+    take = view.take
+    monkeypatch.setattr(view, "take", lambda name, *rows: (read.append(name), take(name, *rows))[1])
+    windows = Windows(view, WindowSpec(), batch_size=6, seed=0, discount=0.9, fields=["state"])
+    assert set(windows.batch_at(0).frames) == {"state"} == set(windows.fields)
+    assert "camera/front" not in read
+    with pytest.raises(RequestError, match=r"fields: found 'depth', expected some of \['camera/front', 'state'\]"):
+        Windows(view, WindowSpec(), batch_size=6, seed=0, discount=0.9, fields=["depth"])
+
+
 def test_each_step_once_an_epoch() -> None:
     windows = Windows(a_view(), WindowSpec(), batch_size=4, seed=3, discount=1.0)
     steps = windows.steps_per_epoch

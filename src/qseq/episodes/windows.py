@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
 
 import numpy as np
 import torch
@@ -50,7 +52,7 @@ class WindowBatch:
         """The same batch on another device."""
         moved = {
             f.name: getattr(self, f.name).to(device, non_blocking=non_blocking)
-            for f in fields(self)
+            for f in dataclass_fields(self)
             if f.name != "frames"
         }
         frames = {name: value.to(device, non_blocking=non_blocking) for name, value in self.frames.items()}
@@ -92,9 +94,13 @@ class Windows:
         seed: of the order.
         discount: of `returns_to_go`, in [0, 1].
         min_return: the least return possible; what is assumed to follow an episode that did not terminate.
+        fields: observation fields to read, all if not given: what nobody asks for, cameras above all, is not touched.
+
+    Attributes:
+        fields: name -> what the schema says of the field, for those that are read.
 
     Raises:
-        RequestError: a number is out of its range.
+        RequestError: a number is out of its range, or there is no such field.
     """
 
     def __init__(
@@ -106,12 +112,17 @@ class Windows:
         seed: int,
         discount: float,
         min_return: float = 0.0,
+        fields: Sequence[str] | None = None,
     ) -> None:
+        unknown = sorted(set(fields or ()) - set(view.fields))
+        if unknown:
+            raise RequestError(f"fields: found '{unknown[0]}', expected some of {sorted(view.fields)}")
         if batch_size < 1:
             raise RequestError(f"batch_size: found {batch_size}, expected at least 1")
         if seed < 0:
             raise RequestError(f"seed: found {seed}, expected at least 0")
         self.view = view
+        self.fields = {name: view.fields[name] for name in (view.fields if fields is None else fields)}
         self.spec = spec
         self.batch_size = batch_size
         self.seed = seed
@@ -227,9 +238,7 @@ class Windows:
         rewards_BN = view.take("reward", places.store_ids, step_rows_BN)
         rewards_BN *= step_mask_BN
         return WindowBatch(
-            frames={
-                name: torch.from_numpy(view.take(name, places.store_ids, frame_rows_BU)) for name in view.schema.fields
-            },
+            frames={name: torch.from_numpy(view.take(name, places.store_ids, frame_rows_BU)) for name in self.fields},
             actions=torch.from_numpy(view.take("action", places.store_ids, step_rows_BN)),
             rewards=torch.from_numpy(rewards_BN),
             step_mask=torch.from_numpy(step_mask_BN),

@@ -23,7 +23,7 @@ class ShiftedWindows:
     """
 
     def __init__(self, windows: Windows, *, pixels: int, seed: int) -> None:
-        fields = windows.view.fields
+        fields = windows.fields
         self._cameras = [name for name, field in fields.items() if is_image(tuple(field.shape))]
         if not self._cameras:
             raise RequestError(f"data.random_shift: found {pixels}, expected 0: the data have no camera")

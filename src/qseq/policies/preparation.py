@@ -152,7 +152,9 @@ def prepare(
         bootstrap_steps=bootstrap_steps,
         num_action_steps=max(actions.chunk, *bootstrap_steps) if bootstrap_steps else actions.chunk,
     )
-    plain = Windows(view, spec, batch_size=batch_size, seed=seed, discount=discount, min_return=min_return)
+    plain = Windows(
+        view, spec, batch_size=batch_size, seed=seed, discount=discount, min_return=min_return, fields=chosen
+    )
     windows = ShiftedWindows(plain, pixels=data.random_shift, seed=seed) if data.random_shift else plain
     policy_spec = TokenPolicySpec(
         network=network,
