@@ -144,11 +144,16 @@ def test_recipe_of_two_parts(tmp_path: Path) -> None:
     assert store.success[:2].tolist() == [0, 0]
     with pytest.raises(RequestError, match="too few"):
         collect_recipe("scarce", episodes=3, out=out)
+    with pytest.raises(RequestError, match="start='beginning': recipe 'half-finished' sets it itself"):
+        collect_recipe("half-finished", episodes=5, out=out, env_kwargs={"start": "beginning"})
 
 
 def test_a_recipe_of_babyai(tmp_path: Path) -> None:
-    (part,) = collect_recipe("corrupted", "GoToLocal", episodes=3, seed=0, out=tmp_path / "data")
+    (part,) = collect_recipe(
+        "corrupted", "GoToLocal", episodes=3, seed=0, out=tmp_path / "data", env_kwargs={"render_size": 8}
+    )
     assert part.collected == 3
     store = EpisodeStore.open(tmp_path / "data")
     assert store.schema.fields["image"].shape == (3, 56, 56)
+    assert store.schema.environment["kwargs"]["render_size"] == 8
     assert all("go to" in text for text in store.instructions)

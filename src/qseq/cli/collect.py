@@ -90,12 +90,16 @@ def collect_recipe(args: argparse.Namespace) -> list[CollectionSummary]:
     for flag, value in others.items():
         if value is not None:
             raise RequestError(f"{flag}: a recipe says this itself; leave out {flag} or --recipe")
-    if set(args.env_kwargs) - {"task"}:
-        raise RequestError(f'--env-kwargs: found {args.env_kwargs}, expected nothing but {{"task": ...}} with a recipe')
     from qseq.evaluation import collect_recipe
 
-    task = args.env_kwargs.get("task", DEFAULT_TASK)
+    kwargs = dict(args.env_kwargs)
     summaries: list[CollectionSummary] = collect_recipe(
-        args.recipe, task, episodes=args.episodes, seed=args.seed, out=args.out, num_envs=args.num_envs
+        args.recipe,
+        kwargs.pop("task", DEFAULT_TASK),
+        episodes=args.episodes,
+        seed=args.seed,
+        out=args.out,
+        num_envs=args.num_envs,
+        env_kwargs=kwargs,
     )
     return summaries

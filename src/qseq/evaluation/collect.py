@@ -113,18 +113,30 @@ def collect(
 
 
 def collect_recipe(
-    name: str, task: str = "push-v3", *, episodes: int, seed: int = 0, out: str | Path, num_envs: int = 1
+    name: str,
+    task: str = "push-v3",
+    *,
+    episodes: int,
+    seed: int = 0,
+    out: str | Path,
+    num_envs: int = 1,
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> list[CollectionSummary]:
     """Collect `episodes` episodes as a recipe says, one summary a part.
 
     Tasks named "...-v3" are Meta-World's (`qseq.environments.recipes`), others BabyAI's (`...babyai_recipes`).
 
-    Part k has seed `1000 * seed + k`. Crash-safe like `collect`.
+    Part k has seed `1000 * seed + k`. Crash-safe like `collect`. `env_kwargs` are further arguments of the environment,
+    such as `image_size`, that the recipe leaves open.
 
     Raises:
-        RequestError: there is no such recipe or task, or too few episodes for its parts.
+        RequestError: there is no such recipe or task, too few episodes for its parts, or an argument that the recipe
+            sets itself.
     """
     parts = recipe(name, task) if task.endswith("-v3") else babyai_recipe(name, task)
+    asked = dict(env_kwargs or {})
+    for taken in sorted(set(asked) & {key for part in parts for key in part.env_kwargs}):
+        raise RequestError(f"env kwarg {taken}={asked[taken]!r}: recipe '{name}' sets it itself; leave it out")
     # Whole numbers that add up: each part ends where its cumulative share does.
     ends = [round(episodes * sum(part.fraction for part in parts[: i + 1])) for i in range(len(parts))]
     counts = np.diff([0, *ends]).tolist()
@@ -134,7 +146,7 @@ def collect_recipe(
         collect(
             part.policy,
             part.env_id,
-            part.env_kwargs,
+            {**part.env_kwargs, **asked},
             episodes=count,
             seed=1000 * seed + number,
             out=out,
