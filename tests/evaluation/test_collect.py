@@ -155,5 +155,5 @@ def test_a_recipe_of_babyai(tmp_path: Path) -> None:
     assert part.collected == 3
     store = EpisodeStore.open(tmp_path / "data")
     assert store.schema.fields["image"].shape == (3, 56, 56)
-    assert store.schema.environment["kwargs"]["render_size"] == 8
+    assert store.schema.env["kwargs"]["render_size"] == 8
     assert all("go to" in text for text in store.instructions)
