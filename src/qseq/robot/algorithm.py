@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
+from qseq.configuration import to_dict
 from qseq.episodes import EpisodeView
 from qseq.errors import ConfigError
 from qseq.policies import write_description
 from qseq.policies.preparation import open_view, prepare
 from qseq.robot.config import QTransformerConfig
-from qseq.robot.objective import QObjective
+from qseq.robot.objective import make_objective
 from qseq.robot.policy import QTransformerPolicy
 from qseq.training import Trainer
 
@@ -44,12 +45,14 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
             "value": objective.value_arguments(),
             "initial_value": objective.initial_value,
             "value_folds": objective.state_value_networks,
+            "decoding": to_dict(config.decoding),
         },
     )
     torch.manual_seed(seed)
     network = QTransformerPolicy.build_network(prepared.policy_spec, prepared.layouts)
+    spec = prepared.policy_spec
     return Trainer(
-        QObjective(prepared.policy_spec.tokenizer, prepared.window_spec, objective, prepared.word_ids_IW),
+        make_objective(objective, spec.tokenizer, prepared.window_spec, prepared.word_ids_IW, config.network.head),
         network,
         prepared.windows,
         config.training,
