@@ -36,7 +36,7 @@ class QTransformerPolicy(TokenPolicy):
         **decoding: Any,
     ) -> None:
         if unknown := sorted(decoding.keys() - {option.name for option in fields(DecodingConfig)}):
-            raise TypeError(f"unknown decoding option {unknown[0]}")
+            raise TypeError(f"got an unexpected keyword argument '{unknown[0]}'")
         self.decoding = from_dict(DecodingConfig, spec.extra.get("decoding", {}) | decoding)
         self.decisions = 0  # not by `seed`, which starts episodes: noise falls over the policy's whole life
         super().__init__(network, spec, seed=seed, use_cache=use_cache)
