@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -55,26 +55,40 @@ def test_an_order_of_decoding_is_kept_to_and_refused_where_it_was_not_trained() 
         make_model().get_optimal_actions(state, order=(0, 1, 2))
 
 
-def test_the_first_token_chooses_the_order_and_a_beam_tries_every_order() -> None:
+def test_the_first_token_chooses_the_order() -> None:
     model, state = make_model(dimension_order="learned", num_orders=6), torch.randn(B, 4)
     assert model.orders_MA is not None
     assert len(model.orders_MA) == 6
-    context = model._context(state, None, None)
-    last = []
     for choice, order in enumerate(model.orders_MA):
         with torch.no_grad():
             model.decoder.output_bias_AK[0] = torch.nn.functional.one_hot(torch.tensor(choice), K) * 50.0
         tokens, values = model.get_optimal_actions(state, return_q_values=True)
-        sequence = torch.cat((torch.full((B, 1), choice), tokens[:, order]), dim=1)
-        order_BT = torch.cat((torch.zeros(1, dtype=torch.long), order + 1)).expand(B, -1)
-        along = model.values.values(model.decode_in_order(context, sequence[:, :-1], order_BT))[:, 1:]
-        torch.testing.assert_close(values[:, order], along, atol=1e-5, rtol=0)
-        best, best_values = model.get_optimal_actions(state, return_q_values=True, beam_width=K**A)
-        last.append(along[:, -1].amax(-1))
-        del best, best_values
-    tokens, values = model.get_optimal_actions(state, return_q_values=True, beam_width=K**2)
-    # Which dimension came last depends on the order that won: its value is one of the three best.
-    assert (values.amax(-1).amax(-1) >= torch.stack(last).amax(0) - 1e-6).all()
+        torch.testing.assert_close(values[:, order], along(model, state, tokens, choice), atol=1e-5, rtol=0)
+        assert torch.equal(tokens, values.argmax(-1))
+
+
+def test_a_full_beam_finds_the_best_of_all_decisions_in_all_orders() -> None:
+    model, state = make_model(dimension_order="learned", num_orders=4, action_bins=4), torch.randn(B, 4)
+    decisions = torch.tensor(list(product(range(4), repeat=A)))
+    tokens, values = model.get_optimal_actions(state, return_q_values=True, beam_width=16)
+    for row in range(B):
+        repeated = state[row].expand(len(decisions), -1)
+        best = []
+        for choice, order in enumerate(model.orders_MA):  # type: ignore[arg-type]
+            last = along(model, repeated, decisions, choice)[:, -1].gather(1, decisions[:, order[-1:]])[:, 0]
+            best.append((last.max().item(), decisions[last.argmax()].tolist()))
+        assert tokens[row].tolist() == max(best)[1]
+        assert values[row].amax(-1).max().item() >= max(best)[0] - 1e-5
+
+
+def along(model: QRoboticTransformer, state: torch.Tensor, tokens: torch.Tensor, choice: int) -> torch.Tensor:
+    """Q of the dimensions, laid out in the order of that number, from one pass over the decision."""
+    assert model.orders_MA is not None
+    order = model.orders_MA[choice]
+    sequence = torch.cat((torch.full((len(tokens), 1), choice), tokens[:, order]), dim=1)
+    order_BT = torch.cat((torch.zeros(1, dtype=torch.long), order + 1)).expand(len(tokens), -1)
+    logits = model.decode_in_order(model._context(state, None, None), sequence[:, :-1], order_BT)
+    return model.values.values(logits)[:, 1:]
 
 
 @pytest.mark.parametrize("dueling", [False, True])
