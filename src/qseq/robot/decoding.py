@@ -1,12 +1,14 @@
 """From a Q-function to a decision: greedy, with noise, by beam search, in any order of its dimensions.
 
-Legend: B batch, A action tokens of a decision, P tokens of a prefix, M orders, K bins, S observation tokens, D width.
+Legend: B batch, N rows of a search (B, or B times M), A action tokens of a decision, T tokens of a sequence (A, or
+A + 1 with one that chooses the order), P tokens of a prefix, M orders, K bins, S observation tokens, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +24,10 @@ from qseq.robot.token_order import after_order_token
 
 if TYPE_CHECKING:
     from qseq.robot.model import QRoboticTransformer
+
+
+Search = Callable[..., tuple[Tensor, Tensor]]
+"""`decode_tokens` or `beam_search` of one network: `(context, prefix_BP=, order_BA=)` -> tokens and values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,59 +89,53 @@ def choose_tokens(
     Raises:
         RequestError: an order that is none, or for a network that was not trained for it.
     """
+    order_BA = checked_order(network, order, len(context_BSD))
+    mask_TK = with_order_token(network.token_mask_AK, network.orders_MA, network.decoder.num_bins)
+    search: Search = partial(
+        beam_search if beam_width > 1 else decode_tokens,
+        network.decoder,
+        **({"width": beam_width} if beam_width > 1 else {"select": select}),
+        score=network.values.values,
+        token_mask_AK=None if mask_TK is None else mask_TK.to(context_BSD.device),
+        use_cache=use_cache,
+    )
+    if network.orders_MA is not None:
+        orders_MA = network.orders_MA.to(context_BSD.device)
+        return _choose_order_first(network, orders_MA, context_BSD, select, search, prefix_BP, every=beam_width > 1)
+    tokens_BA, values_BAK = search(context_BSD, prefix_BP=prefix_BP, order_BA=order_BA)
+    if order_BA is None:
+        return tokens_BA, values_BAK
+    return by_token(tokens_BA, order_BA), by_token(values_BAK, order_BA)
+
+
+def _choose_order_first(
+    network: QRoboticTransformer,
+    orders_MA: Tensor,
+    context_BSD: Tensor,
+    select: Select,
+    search: Search,
+    prefix_BP: Tensor | None,
+    *,
+    every: bool,
+) -> tuple[Tensor, Tensor]:
+    """`choose_tokens` where the first token chooses the order: by its value, or with `every`, by trying all."""
     batch, device = len(context_BSD), context_BSD.device
-    order_BA = checked_order(network, order, batch)
-    orders_MA = network.orders_MA
-    mask = with_order_token(network.token_mask_AK, orders_MA, network.decoder.num_bins)
-    mask = None if mask is None else mask.to(device)
-
-    def decode(context_NSD: Tensor, prefix_NP: Tensor | None, order_NT: Tensor | None) -> tuple[Tensor, Tensor]:
-        score = network.values.values
-        if beam_width > 1:
-            return beam_search(
-                network.decoder,
-                context_NSD,
-                beam_width,
-                score=score,
-                prefix_BP=prefix_NP,
-                token_mask_AK=mask,
-                order_BA=order_NT,
-                use_cache=use_cache,
-            )
-        return decode_tokens(
-            network.decoder,
-            context_NSD,
-            select,
-            score=score,
-            prefix_BP=prefix_NP,
-            token_mask_AK=mask,
-            order_BA=order_NT,
-            use_cache=use_cache,
-        )
-
-    if orders_MA is None:
-        tokens_BA, values_BAK = decode(context_BSD, prefix_BP, order_BA)
-        return (
-            (tokens_BA, values_BAK)
-            if order_BA is None
-            else (by_token(tokens_BA, order_BA), by_token(values_BAK, order_BA))
-        )
-    orders_MA = orders_MA.to(device)
     if prefix_BP is not None and prefix_BP.shape[1]:
-        choice_N1 = torch.zeros(batch, 1, dtype=torch.long, device=device)
-    elif beam_width > 1:
-        choice_N1 = torch.arange(len(orders_MA), device=device).repeat(batch)[:, None]
+        choice_N = torch.zeros(batch, dtype=torch.long, device=device)  # the dimensions' own order
+    elif every:
+        choice_N = torch.arange(len(orders_MA), device=device).repeat(batch)
         context_BSD = context_BSD.repeat_interleave(len(orders_MA), dim=0)
     else:
         none_B0 = torch.empty((batch, 0), dtype=torch.long, device=device)
         values_BK = network.values.values(network.decoder(context_BSD, none_B0).float())[:, 0]
-        choice_N1 = select(values_BK if mask is None else values_BK.masked_fill(~mask[0], -torch.inf), 0)[:, None]
-    order_NT = after_order_token(orders_MA[choice_N1[:, 0]])
-    given_NP = choice_N1 if prefix_BP is None else torch.cat((choice_N1, prefix_BP), dim=1)
-    tokens_NT, values_NTK = decode(context_BSD, given_NP, order_NT)
+        is_order_K = torch.arange(values_BK.shape[1], device=device) < len(orders_MA)
+        choice_N = select(values_BK.masked_fill(~is_order_K, -torch.inf), 0)
+    order_NT = after_order_token(orders_MA[choice_N])
+    given_NP = choice_N[:, None] if prefix_BP is None else torch.cat((choice_N[:, None], prefix_BP), dim=1)
+    tokens_NT, values_NTK = search(context_BSD, prefix_BP=given_NP, order_BA=order_NT)
     if len(tokens_NT) > batch:
-        last_NM = values_NTK[:, -1].gather(1, tokens_NT[:, -1:]).view(batch, -1)
-        best_B = last_NM.argmax(1) + torch.arange(batch, device=device) * last_NM.shape[1]
+        last_BM = values_NTK[:, -1].gather(1, tokens_NT[:, -1:]).view(batch, -1)
+        best_B = last_BM.argmax(1) + torch.arange(batch, device=device) * last_BM.shape[1]
         tokens_NT, values_NTK, order_NT = tokens_NT[best_B], values_NTK[best_B], order_NT[best_B]
     return by_token(tokens_NT, order_NT)[:, 1:], by_token(values_NTK, order_NT)[:, 1:]
 

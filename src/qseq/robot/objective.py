@@ -67,6 +67,9 @@ class QObjective:
     observation at t once. With bootstrap="expectile" only the cameras and the small state values of the target
     network run, at t + n; with "max" it encodes the observations at t + n and at t.
 
+    With `double_q` the online network scores the observation at t + n too, without a gradient but with its dropout:
+    what is drawn there decides which bin the target network is asked about, and cannot make it answer more.
+
     Args:
         tokenizer: actions <-> tokens; a `ChunkTokens` makes h consecutive actions one decision.
         spec: the shape of the windows; with a chunk of h, one horizon h.

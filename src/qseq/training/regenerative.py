@@ -29,6 +29,7 @@ class Regenerative:
         self.objective = objective
         self.weight = weight
         self._initial: dict[str, Tensor] = {}
+        self._loaded = False
 
     def loss(self, batch: Any, online: nn.Module, target: nn.Module | None) -> Losses:
         """The objective's, with the pull added."""
@@ -36,10 +37,12 @@ class Regenerative:
         trained = {name: parameter for name, parameter in online.named_parameters() if parameter.requires_grad}
         if not self._initial:
             self._initial = {name: parameter.detach().clone() for name, parameter in trained.items()}
-        distances = [
-            (parameter - self._initial[name].to(parameter.device)).square().sum() for name, parameter in trained.items()
-        ]
-        distance = torch.stack(distances).sum()
+        elif self._loaded:
+            self._initial = {name: self._initial[name].to(parameter.device) for name, parameter in trained.items()}
+        self._loaded = False
+        distance = torch.stack(
+            [(parameter - self._initial[n]).square().sum() for n, parameter in trained.items()]
+        ).sum()
         terms = {**losses.terms, "distance_to_initial": distance.detach()}
         return Losses(total=losses.total + self.weight * distance, terms=terms)
 
@@ -49,4 +52,4 @@ class Regenerative:
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """See `StatefulObjective`."""
-        self._initial = dict(tensors)
+        self._initial, self._loaded = dict(tensors), True
