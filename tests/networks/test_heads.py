@@ -13,7 +13,7 @@ from qseq.networks.beam_search import beam_search
 from qseq.networks.decoder import Decoder
 from qseq.networks.decoding import annealed, decode_tokens, greedy, gumbel
 from qseq.networks.dueling import centred
-from qseq.networks.head import HeadConfig, make_head
+from qseq.networks.head import HeadConfig, make_head, require_plain_head
 from qseq.networks.ordering import by_token, fixed_orders, identity_order, in_order, random_order
 
 B, A, K, D = 4, 3, 5, 16
@@ -103,6 +103,13 @@ def test_the_pooled_head_sees_every_token_and_no_order_of_them() -> None:
     torch.testing.assert_close(head(context().flip(1), NO_TOKENS), logits)
     with pytest.raises(ConfigError, match=r"network\.head\.pooled: found a decision of 3 tokens, expected 1"):
         head_of(A, pooled=True)
+
+
+def test_families_without_values_refuse_critics_and_orders() -> None:
+    require_plain_head(HeadConfig(dueling=True))
+    for options in ({"dual_critics": True}, {"dimension_order": "random"}):
+        with pytest.raises(ConfigError, match=r"^network\.head\..*: found .*, expected"):
+            require_plain_head(HeadConfig(**options))  # type: ignore[arg-type]
 
 
 # --- orders ------------------------------------------------------------------------------------------------------
