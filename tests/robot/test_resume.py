@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,8 +30,23 @@ class CrashError(Exception):
     pass
 
 
-def run(view: EpisodeView, folder: Path, *, crash_at: int | None = None, resume: bool = False) -> None:
-    trainer = make_trainer(from_dict(QTransformerConfig, CONFIG), view, run=folder, seed=3)
+OPTIONS = {
+    "network": {"head": {"dimension_order": "random", "dual_critics": True}},
+    "objective": {"bootstrap": "max", "double_q": True, "regenerative_weight": 1e-3},
+}
+"""Everything that draws random numbers or remembers something besides the weights."""
+
+
+def run(
+    view: EpisodeView,
+    folder: Path,
+    options: Mapping[str, Any],
+    *,
+    crash_at: int | None = None,
+    resume: bool = False,
+) -> None:
+    tree = {key: {**value, **options.get(key, {})} for key, value in CONFIG.items()}
+    trainer = make_trainer(from_dict(QTransformerConfig, tree), view, run=folder, seed=3)
 
     def crash(state: TrainerState) -> None:
         if state.step == crash_at:
@@ -44,13 +61,14 @@ def numbers(folder: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in line.items() if key != "steps_per_second"} for line in lines]
 
 
-def test_crashed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "options"])
+def test_crashed_and_resumed_equals_uninterrupted(tmp_path: Path, options: dict[str, Any]) -> None:
     view = write_view(tmp_path / "store", corner_episodes(200))
-    run(view, tmp_path / "whole")
+    run(view, tmp_path / "whole", options)
     for crash_at, resume in ((7, False), (25, True), (33, True)):
         with pytest.raises(CrashError):
-            run(view, tmp_path / "broken", crash_at=crash_at, resume=resume)
-    run(view, tmp_path / "broken", resume=True)
+            run(view, tmp_path / "broken", options, crash_at=crash_at, resume=resume)
+    run(view, tmp_path / "broken", options, resume=True)
     assert numbers(tmp_path / "broken") == numbers(tmp_path / "whole")
     for name in ("model", "target"):
         files = [

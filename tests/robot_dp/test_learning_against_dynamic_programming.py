@@ -43,6 +43,14 @@ def test_every_state_and_prefix_of_stochastic_worlds(seed: int, tmp_path: Path) 
     assert setting.worst_error(exact(mdp)) < TOLERANCE
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_double_q_has_the_same_fixed_point(seed: int, tmp_path: Path) -> None:
+    mdp = random_mdp(seed)
+    setting = set_up(mdp, stored(trail_episodes(mdp, seed, max_steps=4), mdp, tmp_path / "store"), double_q=True)
+    learn_by_averages(setting)
+    assert setting.worst_error(exact(mdp)) < TOLERANCE
+
+
 def test_taking_a_time_limit_for_the_end_would_be_noticed(tmp_path: Path) -> None:
     mdp = random_mdp(0)
     view = stored(trail_episodes(mdp, 0, max_steps=3), mdp, tmp_path / "store")

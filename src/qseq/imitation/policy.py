@@ -10,6 +10,7 @@ from torch import Tensor
 from qseq.errors import RequestError
 from qseq.networks.action_network import ActionNetwork
 from qseq.networks.decoding import Select, greedy, sample
+from qseq.networks.head import require_plain_head
 from qseq.networks.observation import FieldLayout
 from qseq.policies import TokenPolicy, TokenPolicySpec
 
@@ -38,12 +39,14 @@ class CloningPolicy(TokenPolicy):
 
     @classmethod
     def build_network(cls, spec: TokenPolicySpec, layouts: Mapping[str, FieldLayout]) -> ActionNetwork:
+        require_plain_head(spec.network.head)
         return ActionNetwork(
             spec.network,
             layouts,
             num_tokens=spec.tokenizer.num_tokens,
             num_bins=spec.tokenizer.num_bins,
             history=spec.history,
+            token_mask_AK=spec.tokenizer.token_mask,
         )
 
     def scores(self, logits: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from qseq.networks.action_decoder import ActionDecoder
 from qseq.networks.attention import DecodingCache
 from qseq.networks.camera import VisionConfig
+from qseq.networks.head import HeadConfig, make_head
 from qseq.networks.observation import FieldLayout, ObservationEncoder, make_field_encoders
 from qseq.networks.text import word_ids
 
@@ -38,6 +38,7 @@ class NetworkConfig:
     dropout: float = 0.1
     tied: bool = False
     """Score bins with their own embeddings instead of a projection of its own."""
+    head: HeadConfig = field(default_factory=HeadConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
     instruction_vocabulary: int = 1024
     """Buckets that the words of instructions are hashed to."""
@@ -56,6 +57,7 @@ class ActionNetwork(nn.Module):
         history: int = 1,
         outputs_per_bin: int = 1,
         initial_logit: float = 0.0,
+        token_mask_AK: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.field_shapes = {name: layout.shape for name, layout in fields.items()}
@@ -71,7 +73,8 @@ class ActionNetwork(nn.Module):
             dropout=config.dropout,
             instruction_vocabulary=config.instruction_vocabulary,
         )
-        self.decoder = ActionDecoder(
+        self.decoder = make_head(
+            config.head,
             config.dim,
             num_tokens=num_tokens,
             num_bins=num_bins,
@@ -83,11 +86,12 @@ class ActionNetwork(nn.Module):
             tied=config.tied,
             outputs_per_bin=outputs_per_bin,
             initial_logit=initial_logit,
+            token_mask_AK=token_mask_AK,
         )
 
     @property
     def device(self) -> torch.device:
-        return self.decoder.start_D.device
+        return next(self.parameters()).device
 
     def word_ids(self, texts: list[str]) -> Tensor:
         """Texts -> what `embed_words` reads, int64 `[B, W]`."""

@@ -26,6 +26,11 @@ class LayerCache:
     context_keys_BHSE: Tensor | None = None
     context_values_BHSE: Tensor | None = None
 
+    def select(self, rows: Tensor) -> LayerCache:
+        """The cache of other rows: row i is what row `rows[i]` (int64) was."""
+        kept = (self.self_keys_BHTE, self.self_values_BHTE, self.context_keys_BHSE, self.context_values_BHSE)
+        return LayerCache(*(None if tensor is None else tensor.index_select(0, rows) for tensor in kept))
+
 
 @dataclass
 class DecodingCache:
@@ -33,6 +38,10 @@ class DecodingCache:
 
     layers: list[LayerCache]
     length: int = field(default=0)
+
+    def select(self, rows: Tensor) -> DecodingCache:
+        """The cache of other rows, such as the prefixes a beam keeps: row i is what row `rows[i]` (int64) was."""
+        return DecodingCache([layer.select(rows) for layer in self.layers], self.length)
 
 
 def split_heads(x_BTD: Tensor, heads: int) -> Tensor:

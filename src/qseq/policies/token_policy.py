@@ -132,16 +132,21 @@ class TokenPolicy(Policy):
     def decide(self, windows: Mapping[str, np.ndarray], texts: Sequence[str]) -> np.ndarray:
         """Whole decisions for windows `[B, F, *shape]`: `[B, *action_shape]`, or `[B, h, *shape]` with chunks."""
         with torch.inference_mode():
-            tokens_BA, _ = decode_tokens(
-                self.network.decoder,
-                self._encode(windows, texts),
-                self.select(),
-                score=self.scores,
-                token_mask_AK=self._token_mask(),
-                use_cache=self.use_cache,
-            )
+            tokens_BA = self.choose(self._encode(windows, texts))
             decoded: np.ndarray = self.spec.tokenizer.decode(tokens_BA).cpu().numpy()
             return decoded
+
+    def choose(self, context_BSD: Tensor) -> Tensor:
+        """The tokens `[B, A]` of a decision, one after the other as `select` says."""
+        tokens_BA, _ = decode_tokens(
+            self.network.decoder,
+            context_BSD,
+            self.select(),
+            score=self.scores,
+            token_mask_AK=self._token_mask(),
+            use_cache=self.use_cache,
+        )
+        return tokens_BA
 
     def action_values(
         self, observations: Mapping[str, np.ndarray], instruction: str | None, actions: np.ndarray

@@ -3,7 +3,8 @@
 from qseq.robot.config import QTransformerConfig
 from qseq.robot.learner import QLearner
 from qseq.robot.model import QRoboticTransformer
-from qseq.robot.objective import QObjective, QObjectiveConfig
+from qseq.robot.objective import QObjective
+from qseq.robot.objective_config import QObjectiveConfig
 from qseq.robot.policy import QTransformerPolicy
 
 __all__ = [

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import torch
 
+from qseq.configuration import to_dict
 from qseq.episodes import EpisodeView
 from qseq.errors import ConfigError
 from qseq.policies import write_description
 from qseq.policies.preparation import open_view, prepare
 from qseq.robot.config import QTransformerConfig
-from qseq.robot.objective import QObjective
+from qseq.robot.decoding import checked_order
+from qseq.robot.objective import make_objective
 from qseq.robot.policy import QTransformerPolicy
 from qseq.training import Trainer
 
@@ -21,7 +23,9 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
     """Everything that training needs, put together.
 
     Raises:
-        ConfigError: a chunk of several actions with other horizons than its own, or returns outside the value's range.
+        ConfigError: a chunk of several actions with other horizons than its own, returns outside the value's range, or
+            options that do not go together.
+        RequestError: an order of decoding that is none, or that the network is not trained for.
     """
     objective = config.objective
     if config.actions.chunk > 1 and objective.bootstrap_steps != (config.actions.chunk,):
@@ -44,12 +48,15 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
             "value": objective.value_arguments(),
             "initial_value": objective.initial_value,
             "value_folds": objective.state_value_networks,
+            "decoding": to_dict(config.decoding),
         },
     )
     torch.manual_seed(seed)
     network = QTransformerPolicy.build_network(prepared.policy_spec, prepared.layouts)
+    checked_order(network, config.decoding.order, 1)
+    spec = prepared.policy_spec
     return Trainer(
-        QObjective(prepared.policy_spec.tokenizer, prepared.window_spec, objective, prepared.word_ids_IW),
+        make_objective(objective, spec.tokenizer, prepared.window_spec, prepared.word_ids_IW, config.network.head),
         network,
         prepared.windows,
         config.training,

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from qseq.networks.action_network import NetworkConfig
 from qseq.policies.preparation import ActionConfig, DataConfig, default_training
-from qseq.robot.objective import QObjectiveConfig
+from qseq.robot.decoding import DecodingConfig
+from qseq.robot.objective_config import QObjectiveConfig
 from qseq.training import TrainingConfig
 
 
@@ -18,4 +19,5 @@ class QTransformerConfig:
     actions: ActionConfig = field(default_factory=ActionConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     objective: QObjectiveConfig = field(default_factory=QObjectiveConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
     training: TrainingConfig = field(default_factory=default_training)

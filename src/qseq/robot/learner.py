@@ -15,7 +15,8 @@ from qseq.networks.text import word_ids
 from qseq.policies import TokenPolicySpec, write_description
 from qseq.policies.preparation import only_instruction
 from qseq.robot.model import QRoboticTransformer
-from qseq.robot.objective import QObjective, QObjectiveConfig
+from qseq.robot.objective import make_objective
+from qseq.robot.objective_config import QObjectiveConfig
 from qseq.robot.policy import QTransformerPolicy
 from qseq.training import Trainer, TrainingConfig, load_weights
 
@@ -109,7 +110,7 @@ class QLearner:
         )
         words = word_ids(view.instructions or [""], vocabulary=model.config.instruction_vocabulary)
         self.trainer = Trainer(
-            QObjective(tokenizer, spec, objective, words),
+            make_objective(objective, tokenizer, spec, words, model.config.head),
             model,
             Windows(
                 view,
@@ -158,10 +159,10 @@ def _as_view(dataset: EpisodeStore | EpisodeView | str | Path) -> EpisodeView:
 def _fitting_tokenizer(model: QRoboticTransformer, view: EpisodeView) -> Any:
     samples = view.action_samples(100_000) if view.action_space["type"] == "box" else None
     single = make_tokenizer(view.action_space, num_bins=model.decoder.num_bins, samples=samples)
-    chunk, rest = divmod(model.decoder.num_tokens, single.num_tokens)
+    chunk, rest = divmod(model.num_actions, single.num_tokens)
     if rest or chunk < 1 or single.num_bins != model.decoder.num_bins:
         raise RequestError(
-            f"model: found {model.decoder.num_tokens} actions of {model.decoder.num_bins} bins, expected "
+            f"model: found {model.num_actions} actions of {model.decoder.num_bins} bins, expected "
             f"num_actions = {single.num_tokens} (or a multiple, for chunks) and action_bins = {single.num_bins} "
             f"for the action space of type {view.action_space['type']}"
         )

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
 from qseq.networks.action_network import ActionNetwork, NetworkConfig
+from qseq.networks.attention import DecodingCache
 from qseq.networks.camera import VisionConfig
-from qseq.networks.decoding import Select, decode_tokens, epsilon_greedy, greedy
+from qseq.networks.head import HeadConfig, order_table
 from qseq.networks.observation import FieldLayout
 from qseq.networks.state_values import FoldedStateValue
-from qseq.values import BoundedValue, ValueTransform
+from qseq.robot.decoding import DecodingConfig, checked_order, choose_tokens
+from qseq.values import BoundedValue, LeastOf, ValueTransform
 
 State = Tensor | Mapping[str, Tensor]
 
@@ -37,6 +40,7 @@ class QRoboticTransformer(ActionNetwork):
         dim, depth, heads, dim_head, ff_mult, dropout: of the transformer over observation tokens.
         q_head_attn_kwargs: `attn_depth`, `attn_heads`, `attn_dim_head` of the decoder over action tokens.
         weight_tie_action_bin_embed: score bins with their own embeddings.
+        dueling, dual_critics, dimension_order, num_orders, pooled: of the head, see `HeadConfig`.
         history: F.
         values: what logits mean; by default Q = sigmoid(logit), for returns in [0, 1].
         initial_value: where Q starts, as a share of the range of a bounded value.
@@ -59,6 +63,11 @@ class QRoboticTransformer(ActionNetwork):
         dropout: float = 0.0,
         q_head_attn_kwargs: Mapping[str, int] | None = None,
         weight_tie_action_bin_embed: bool = False,
+        dueling: bool = False,
+        dual_critics: bool = False,
+        dimension_order: Literal["fixed", "random", "learned"] = "fixed",
+        num_orders: int = 4,
+        pooled: bool = False,
         history: int = 1,
         vision: VisionConfig | None = None,
         instruction_vocabulary: int = 1024,
@@ -88,6 +97,13 @@ class QRoboticTransformer(ActionNetwork):
             ff_mult=ff_mult,
             dropout=dropout,
             tied=weight_tie_action_bin_embed,
+            head=HeadConfig(
+                dueling=dueling,
+                dual_critics=dual_critics,
+                dimension_order=dimension_order,
+                num_orders=num_orders,
+                pooled=pooled,
+            ),
             vision=vision or VisionConfig(),
             instruction_vocabulary=instruction_vocabulary,
         )
@@ -100,9 +116,12 @@ class QRoboticTransformer(ActionNetwork):
             history=history,
             outputs_per_bin=math.prod(values.atom_shape),
             initial_logit=initial_logit,
+            token_mask_AK=token_mask_AK,
         )
         self.config = config
-        self.values = values
+        self.num_actions = num_actions
+        self.state_value: ValueTransform = values
+        self.values: ValueTransform = LeastOf(values) if dual_critics else values
         self.folded_value = FoldedStateValue(
             fields,
             folds=value_folds,
@@ -114,6 +133,7 @@ class QRoboticTransformer(ActionNetwork):
             dropout=dropout,
         )
         self.token_mask_AK = token_mask_AK
+        self.orders_MA = order_table(config.head, num_tokens=num_actions, num_bins=action_bins)
 
     @classmethod
     def from_config(
@@ -146,6 +166,7 @@ class QRoboticTransformer(ActionNetwork):
                 "attn_dim_head": config.decoder_dim_head,
             },
             weight_tie_action_bin_embed=config.tied,
+            **asdict(config.head),
             vision=config.vision,
             history=history,
             instruction_vocabulary=config.instruction_vocabulary,
@@ -160,7 +181,24 @@ class QRoboticTransformer(ActionNetwork):
     ) -> Tensor:
         """Logits `[B, folds, *atom_shape]` of the value of a state, before any token; what training bootstraps from."""
         logits: Tensor = self.folded_value(observation, instruction_BD, seen)
-        return logits.view(*logits.shape[:2], *self.values.atom_shape)
+        return logits.view(*logits.shape[:2], *self.state_value.atom_shape)
+
+    def decode(self, context_BSD: Tensor, prefix_BP: Tensor, cache: DecodingCache | None = None) -> Tensor:
+        """Logits `[B, P + 1, K, *atom_shape]` of the dimensions in their own order."""
+        if self.orders_MA is None:
+            return super().decode(context_BSD, prefix_BP, cache)
+        own_order_B1 = prefix_BP.new_zeros(len(prefix_BP), 1)
+        order_token_is_new = cache is None or cache.length == 0
+        logits: Tensor = self.decoder(context_BSD, torch.cat((own_order_B1, prefix_BP), dim=1), cache)
+        return logits[:, 1:] if order_token_is_new else logits
+
+    def decode_in_order(self, context_BSD: Tensor, prefix_BP: Tensor, order_BT: Tensor) -> Tensor:
+        """Logits `[B, P + 1, K, *atom_shape]` by position; position j decides token `order[j]`.
+
+        Where a first token chooses the order, that is token 0 of the sequence, and dimension i is token i + 1.
+        """
+        logits: Tensor = self.decoder(context_BSD, prefix_BP, None, order_BT)
+        return logits
 
     def forward(
         self,
@@ -169,12 +207,19 @@ class QRoboticTransformer(ActionNetwork):
         actions: Tensor | None = None,
         *,
         text_embeds: Tensor | None = None,
+        order: Sequence[int] | Tensor = (),
     ) -> Tensor:
-        """Q `[B, P + 1, K]` for a prefix of P tokens, `[B, A, K]` for a whole decision: every bin of each token."""
+        """Q `[B, P + 1, K]` for a prefix of P tokens, `[B, A, K]` for a whole decision: every bin of each token.
+
+        With an `order` of the dimensions (see `choose_tokens`), actions and Q are laid out in that order.
+        """
         context = self._context(state, texts, text_embeds)
         if actions is None:
             actions = torch.empty((len(context), 0), dtype=torch.long, device=context.device)
-        return self.values.values(self.decode(context, actions[:, : self.decoder.num_tokens - 1]))
+        order_BA = checked_order(self, order, len(context))
+        prefix = actions[:, : self.num_actions - 1]
+        logits = self.decode(context, prefix) if order_BA is None else self.decode_in_order(context, prefix, order_BA)
+        return self.values.values(logits)
 
     @overload
     def get_optimal_actions(
@@ -186,6 +231,9 @@ class QRoboticTransformer(ActionNetwork):
         text_embeds: Tensor | None = ...,
         return_q_values: Literal[False] = ...,
         prob_random_action: float = ...,
+        temperature: float = ...,
+        beam_width: int = ...,
+        order: Sequence[int] | Tensor = ...,
         use_cache: bool = ...,
         generator: torch.Generator | None = ...,
     ) -> Tensor: ...
@@ -199,6 +247,9 @@ class QRoboticTransformer(ActionNetwork):
         text_embeds: Tensor | None = ...,
         return_q_values: Literal[True],
         prob_random_action: float = ...,
+        temperature: float = ...,
+        beam_width: int = ...,
+        order: Sequence[int] | Tensor = ...,
         use_cache: bool = ...,
         generator: torch.Generator | None = ...,
     ) -> tuple[Tensor, Tensor]: ...
@@ -212,28 +263,32 @@ class QRoboticTransformer(ActionNetwork):
         text_embeds: Tensor | None = None,
         return_q_values: bool = False,
         prob_random_action: float = 0.0,
+        temperature: float = 0.0,
+        beam_width: int = 1,
+        order: Sequence[int] | Tensor = (),
         use_cache: bool = True,
         generator: torch.Generator | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Greedy tokens `[B, A]`, each the best given the tokens before it; with them Q `[B, A, K]` if asked.
 
-        A prefix given as `actions` is kept. Every single dimension is random with probability `prob_random_action`.
+        A prefix given as `actions` is kept. Every single dimension is random with probability `prob_random_action`, or
+        chosen with Gumbel noise of scale `temperature`, or by beam search. See `choose_tokens` for `order`.
         """
-        select: Select = epsilon_greedy(prob_random_action, generator) if prob_random_action else greedy
-        tokens_BA, values_BAK = decode_tokens(
-            self.decoder,
+        decoding = DecodingConfig(epsilon=prob_random_action, temperature=temperature, beam_width=beam_width)
+        tokens_BA, values_BAK = choose_tokens(
+            self,
             self._context(state, texts, text_embeds),
-            select,
-            score=self.values.values,
+            decoding.select(generator=generator),
             prefix_BP=actions,
-            token_mask_AK=None if self.token_mask_AK is None else self.token_mask_AK.to(self.device),
+            order=order,
+            beam_width=beam_width,
             use_cache=use_cache,
         )
         return (tokens_BA, values_BAK) if return_q_values else tokens_BA
 
     def get_random_actions(self, batch_size: int = 1, generator: torch.Generator | None = None) -> Tensor:
         """Tokens `[B, A]`, every existing bin equally likely."""
-        shape = (self.decoder.num_tokens, self.decoder.num_bins)
+        shape = (self.num_actions, self.decoder.num_bins)
         mask_AK = torch.ones(shape) if self.token_mask_AK is None else self.token_mask_AK.float().cpu()
         return torch.multinomial(mask_AK, batch_size, replacement=True, generator=generator).T.to(self.device)
 

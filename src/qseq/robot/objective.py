@@ -1,23 +1,29 @@
 """The Q-Transformer objective: windows -> targets of every action token -> loss.
 
-Legend: B batch, M bootstrap horizons, A action tokens of one decision, P tokens of a prefix, K bins, D width.
+Legend: B batch, M bootstrap horizons, A action tokens of one decision (laid out by `qseq.robot.token_order`), P tokens
+of a prefix, K bins, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from qseq.actions import ActionTokenizer
-from qseq.configuration import Fraction, NonNegativeFloat, PositiveInt
 from qseq.episodes import WindowBatch, WindowSpec
+from qseq.networks.head import HeadConfig
 from qseq.policies.windows import decision_steps, decision_tokens_of, observation_after, observation_at
-from qseq.training import Losses
+from qseq.robot.objective_config import QObjectiveConfig
+from qseq.robot.token_order import TokenSequence, make_token_order
+from qseq.training import Losses, Objective, Regenerative
 from qseq.values import (
+    LeastOf,
+    ValueTransform,
+    consistency_penalty,
     decision_tokens,
     horizon_values,
     make_value_transform,
@@ -26,65 +32,6 @@ from qseq.values import (
     take_tokens,
     token_backup,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class QObjectiveConfig:
-    """What is learnt."""
-
-    discount: Fraction = 0.98
-    """Gamma, per step of the environment."""
-    bootstrap_steps: tuple[int, ...] = (10,)
-    """Horizons n of the n-step return. Of several the best target counts (deterministic worlds only)."""
-    bootstrap: Literal["max", "expectile"] = "expectile"
-    """What follows a decision is worth: "max", the best bin of the next decision's first token (the paper's backup),
-    also between the dimensions of a decision; or "expectile", a value of the state that is learnt from the same
-    targets, an upper expectile of what the data's decisions led to (IQL, Kostrikov et al. 2022, section 4). The
-    maximum over bins takes the largest error for the best action, which keeps the values of states that lead nowhere
-    alive; the expectile looks at actions in the data only. It needs no pass of the target network over actions."""
-    expectile: Fraction = 0.7
-    """0.5 is the mean over the data's decisions; towards 1, the best of them."""
-    value_folds: PositiveInt = 1
-    """Networks that learn the value of a state. Of several, each is trained on the episodes outside its fold, and an
-    episode bootstraps from the one that has not seen it. One alone learns by heart which episodes failed and calls
-    every state of theirs worthless, however good it was: pessimism that serves where successes are many, and hides
-    what failures could teach where they are few."""
-    monte_carlo_bound: bool = True
-    """Targets are at least the return the episode achieved. Biased upward where transitions are stochastic."""
-    carry: bool = True
-    """With bootstrap="max": inside a decision, a token's target is at least that of the token after it, so a reward
-    crosses the whole decision in one backup. Biased upward where transitions are stochastic."""
-    conservative_weight: NonNegativeFloat = 4.0
-    """Weight of the pull of bins that were not taken towards the least value (1 in the paper). A bin that the data take
-    with probability p settles at `target * p / (p + weight / (K - 1))`: the weight says how common an action must be to
-    be believed."""
-    value: Literal["bounded", "unbounded", "categorical"] = "bounded"
-    value_loss: Literal["mse", "bce"] = "bce"
-    """Of a bounded value: squared error, or cross-entropy, which has the same minimiser and learns faster, because its
-    gradient does not vanish where the value is near its bounds."""
-    value_low: float = 0.0
-    """Least possible return; also the floor of the conservative regulariser."""
-    value_high: float = 1.0
-    """Greatest possible return."""
-    value_atoms: int = 51
-    """Atoms of the categorical value."""
-    initial_value: float = 0.05
-    """Where Q starts, as a share of the range (bounded values)."""
-
-    @property
-    def state_value_networks(self) -> int:
-        """How many a network needs for this objective: none where nothing bootstraps from them."""
-        return self.value_folds if self.bootstrap == "expectile" else 0
-
-    def value_arguments(self) -> dict[str, Any]:
-        """Arguments of `make_value_transform`, as plain data to store with a policy."""
-        return {
-            "kind": self.value,
-            "low": self.value_low,
-            "high": self.value_high,
-            "loss": self.value_loss,
-            "num_atoms": self.value_atoms,
-        }
 
 
 class TokenQFunction(Protocol):
@@ -102,6 +49,9 @@ class TokenQFunction(Protocol):
     def decode(self, context_BSD: Tensor, prefix_BP: Tensor) -> Tensor:
         """Logits `[B, P + 1, K, *atom_shape]`: of every bin of each token given the tokens before it."""
 
+    def decode_in_order(self, context_BSD: Tensor, prefix_BP: Tensor, order_BA: Tensor) -> Tensor:
+        """The same where position j decides token `order[j]`. For orders other than the tokens' own."""
+
     def state_values(
         self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor]
     ) -> Tensor:
@@ -117,34 +67,48 @@ class QObjective:
     observation at t once. With bootstrap="expectile" only the cameras and the small state values of the target
     network run, at t + n; with "max" it encodes the observations at t + n and at t.
 
+    With `double_q` the online network scores the observation at t + n too, without a gradient but with its dropout:
+    what is drawn there decides which bin the target network is asked about, and cannot make it answer more.
+
     Args:
         tokenizer: actions <-> tokens; a `ChunkTokens` makes h consecutive actions one decision.
         spec: the shape of the windows; with a chunk of h, one horizon h.
         word_ids_IW: hashed words of the data set's instructions, row by instruction id.
+        head: that of the network: its critics, and the order of its tokens.
     """
 
     def __init__(
-        self, tokenizer: ActionTokenizer, spec: WindowSpec, config: QObjectiveConfig, word_ids_IW: Tensor
+        self,
+        tokenizer: ActionTokenizer,
+        spec: WindowSpec,
+        config: QObjectiveConfig,
+        word_ids_IW: Tensor,
+        *,
+        head: HeadConfig | None = None,
     ) -> None:
+        head = head or HeadConfig()
         self.tokenizer = tokenizer
         self.spec = spec
         self.config = config
-        self.values = make_value_transform(**config.value_arguments())
+        self.order = make_token_order(head, tokenizer)
+        self.state_value = make_value_transform(**config.value_arguments())
+        self.values: ValueTransform = LeastOf(self.state_value) if head.dual_critics else self.state_value
         self.word_ids_IW = word_ids_IW
 
     def loss(self, batch: WindowBatch, online: nn.Module, target: nn.Module | None) -> Losses:
         """See the class. Raises ValueError without a target network."""
         if target is None:
             raise ValueError("Q-learning needs a target network")
-        tokens_BA, token_weights_BA = decision_tokens_of(batch, self.tokenizer)
+        sequence = self.order.lay_out(*decision_tokens_of(batch, self.tokenizer))
+        tokens_BA, token_weights_BA = sequence.tokens_BT, sequence.weights_BT
         network = cast(TokenQFunction, online)
         observation, instruction_BD = observation_at(batch, self.spec), self._instructions(network, batch)
         seen = network.see(observation, instruction_BD)
         context_BSD = network.encode(observation, instruction_BD, seen)
-        targets_BA = self.targets(batch, cast(TokenQFunction, target), tokens_BA)
+        logits = _decode(network, context_BSD, tokens_BA[:, :-1], sequence.order_BT)
+        backup = self._backup(batch, cast(TokenQFunction, target), sequence, online=network, online_logits=logits)
         # Tokens beyond the end of an episode have no target (it may be minus infinity) and no weight.
-        targets_BA = targets_BA.masked_fill(token_weights_BA == 0, self.config.value_low)
-        logits = network.decode(context_BSD, tokens_BA[:, :-1])
+        targets_BA = backup.targets_BA.masked_fill(token_weights_BA == 0, self.config.value_low)
         terms: dict[str, Tensor] = {}
         value_loss: Tensor | float = 0.0
         if self.config.bootstrap == "expectile":
@@ -161,18 +125,41 @@ class QObjective:
             penalty = off_data_mean(
                 self.values.loss(logits, floor),
                 tokens_BA,
-                token_mask_AK=self._token_mask(logits.device),
-                token_weights_BA=token_weights_BA,
+                token_mask_AK=sequence.token_mask,
+                token_weights_BA=sequence.chosen_by_data_BT,
             )
             total = total + 0.5 * self.config.conservative_weight * penalty
             terms["conservative"] = penalty
+        if self.config.consistency_weight:
+            inconsistency = self._inconsistency(batch, network, sequence, logits, backup)
+            total = total + self.config.consistency_weight * inconsistency
+            terms["inconsistency"] = inconsistency
         terms["value_taken"] = weighted_mean(self.values.values(taken.detach()), token_weights_BA)
         terms["target"] = weighted_mean(targets_BA, token_weights_BA)
         return Losses(total=total, terms={name: term.detach() for name, term in terms.items()})
 
-    @torch.no_grad()
     def targets(self, batch: WindowBatch, target: TokenQFunction, tokens_BA: Tensor) -> Tensor:
-        """Targets `[B, A]` by the one token backup."""
+        """Targets `[B, A]` by the one token backup, for tokens in their own order, without an online network."""
+        sequence = TokenSequence(
+            tokens_BT=tokens_BA,
+            weights_BT=torch.ones_like(tokens_BA),
+            chosen_by_data_BT=torch.ones_like(tokens_BA),
+            token_mask=self.tokenizer.token_mask,
+        )
+        return self._backup(batch, target, sequence).targets_BA
+
+    @torch.no_grad()
+    def _backup(
+        self,
+        batch: WindowBatch,
+        target: TokenQFunction,
+        sequence: TokenSequence,
+        *,
+        online: TokenQFunction | None = None,
+        online_logits: Tensor | None = None,
+    ) -> Backup:
+        """Targets by the one token backup. What is online is asked for its choices with `double_q` only."""
+        tokens_BA = sequence.tokens_BT
         returns_BM, discounts_BM = n_step_returns(
             batch.rewards,
             batch.step_mask,
@@ -180,10 +167,21 @@ class QObjective:
             batch.bootstrap_steps,
             batch.bootstrap_terminated,
         )
-        next_BM = torch.stack(
-            [self._value_after(target, batch, index) for index in range(len(self.spec.bootstrap_steps))], dim=1
-        )
-        prefix_values_BA, carry = self._inside(target, batch, tokens_BA)
+        chooser = online if self.config.double_q else None
+        after = [
+            self._value_after(target, batch, index, sequence, chooser)
+            for index in range(len(self.spec.bootstrap_steps))
+        ]
+        next_BM = torch.stack([values_B for values_B, _ in after], dim=1)
+        if self.config.bootstrap == "expectile":
+            # The tokens that were really taken follow: the target of a decision's end is that of all its tokens.
+            prefix_values_BA, inside_BA = torch.full(tokens_BA.shape, -torch.inf, device=tokens_BA.device), None
+            carry: bool | Tensor = True
+        else:
+            context_BSD = target.encode(observation_at(batch, self.spec), self._instructions(target, batch))
+            logits = _decode(target, context_BSD, tokens_BA[:, :-1], sequence.order_BT)
+            prefix_values_BA, inside_BA = self._best(logits, sequence, online_logits if chooser is not None else None)
+            carry = self.config.carry
         returns_B, discounts_B, next_B = horizon_values(returns_BM, discounts_BM, next_BM)
         rewards_BA, discounts_BA, next_values_BA = decision_tokens(prefix_values_BA, next_B, returns_B, discounts_B)
         steps = decision_steps(self.tokenizer)
@@ -197,56 +195,112 @@ class QObjective:
             # Tokens after it are never trained: nothing may be carried back from them.
             carry = torch.arange(self.tokenizer.num_tokens, device=last_B1.device) < last_B1 if carry else False
         bounds_B1 = batch.returns_to_go[:, None] if self.config.monte_carlo_bound else None
-        return token_backup(rewards_BA, discounts_BA, next_values_BA, bounds_B1, carry=carry)
+        targets_BA = token_backup(rewards_BA, discounts_BA, next_values_BA, bounds_B1, carry=carry)
+        return Backup(targets_BA, inside_BA, [choice_B1 for _, choice_B1 in after])
+
+    def _inconsistency(
+        self,
+        batch: WindowBatch,
+        network: TokenQFunction,
+        sequence: TokenSequence,
+        logits: Tensor,
+        backup: Backup,
+    ) -> Tensor:
+        """The consistency penalty where targets took maxima: inside the decision, and at the states after it."""
+        inside_BA = cast(Tensor, backup.inside_BA)
+        values, chosen, weights = [self.values.values(logits[:, 1:])], [inside_BA[:, 1:]], [sequence.weights_BT[:, 1:]]
+        mask = sequence.token_mask
+        masks = [] if mask is None else [mask[..., 1:, :].expand(len(batch), -1, -1)]
+        for index, choice_B1 in enumerate(backup.after):
+            values.append(self.values.values(self._first_logits(network, batch, index, sequence)))
+            chosen.append(cast(Tensor, choice_B1))
+            weights.append((~batch.bootstrap_terminated[:, index, None]).float())
+            masks += [] if mask is None else [mask[..., :1, :].expand(len(batch), -1, -1)]
+        return consistency_penalty(
+            torch.cat(values, 1),
+            torch.cat(chosen, 1),
+            weights_BP=torch.cat(weights, 1),
+            token_mask_PK=torch.cat(masks, 1) if masks else None,
+        )
 
     def _instructions(self, network: TokenQFunction, batch: WindowBatch) -> Tensor:
         # A data set has far fewer instructions than a batch has rows: embed each once.
         self.word_ids_IW = self.word_ids_IW.to(batch.instruction_ids.device)
         return network.embed_words(self.word_ids_IW)[batch.instruction_ids]
 
-    def _inside(self, target: TokenQFunction, batch: WindowBatch, tokens_BA: Tensor) -> tuple[Tensor, bool | Tensor]:
-        """What follows inside a decision: values `[B, A]` of each prefix, and whether targets are carried."""
-        if self.config.bootstrap == "expectile":
-            # The tokens that were really taken follow: the target of a decision's end is that of all its tokens.
-            return torch.full(tokens_BA.shape, -torch.inf, device=tokens_BA.device), True
-        context_BSD = target.encode(observation_at(batch, self.spec), self._instructions(target, batch))
-        return self._best(self.values.values(target.decode(context_BSD, tokens_BA[:, :-1]))), self.config.carry
-
     def _expectile_loss(self, state_logits: Tensor, targets_B: Tensor, recordings_B: Tensor) -> Tensor:
         """Asymmetric loss whose minimiser is an expectile of the targets (IQL, equation 5), outside each fold."""
         targets_BK = targets_B[:, None].expand(state_logits.shape[:2])
-        above_BK = targets_BK > self.values.values(state_logits.detach())
+        above_BK = targets_BK > self.state_value.values(state_logits.detach())
         weights_BK = torch.where(above_BK, self.config.expectile, 1.0 - self.config.expectile)
         folds = state_logits.shape[1]
         if folds > 1:
             weights_BK = weights_BK * (
                 torch.arange(folds, device=recordings_B.device) != (recordings_B % folds)[:, None]
             )
-        return self.values.loss(state_logits, targets_BK, weights_BK).sum(1).mean() / max(folds - 1, 1)
+        return self.state_value.loss(state_logits, targets_BK, weights_BK).sum(1).mean() / max(folds - 1, 1)
 
-    def _value_after(self, network: TokenQFunction, batch: WindowBatch, index: int) -> Tensor:
-        """Value `[B]` of the state reached at a horizon."""
-        observation, instruction_BD = observation_after(batch, self.spec, index), self._instructions(network, batch)
+    def _value_after(
+        self,
+        network: TokenQFunction,
+        batch: WindowBatch,
+        index: int,
+        sequence: TokenSequence,
+        chooser: TokenQFunction | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Value `[B]` of the state reached at a horizon, and the bin `[B, 1]` of the next decision it stands for."""
         if self.config.bootstrap == "expectile":
+            observation, instruction_BD = observation_after(batch, self.spec, index), self._instructions(network, batch)
             seen = network.see(observation, instruction_BD)
-            values_BK = self.values.values(network.state_values(observation, instruction_BD, seen))
-            return values_BK.gather(1, (batch.recordings % values_BK.shape[1])[:, None])[:, 0]
-        context_BSD = network.encode(observation, instruction_BD)
+            values_BK = self.state_value.values(network.state_values(observation, instruction_BD, seen))
+            return values_BK.gather(1, (batch.recordings % values_BK.shape[1])[:, None])[:, 0], None
+        logits = self._first_logits(network, batch, index, sequence)
+        by = None if chooser is None else self._first_logits(chooser, batch, index, sequence)
+        best_B1, choice_B1 = self._best(logits, sequence, by)
+        return best_B1[:, 0], choice_B1
+
+    def _first_logits(self, network: TokenQFunction, batch: WindowBatch, index: int, sequence: TokenSequence) -> Tensor:
+        """Logits `[B, 1, K, *atom_shape]` of the next decision's first token, at a horizon."""
+        context_BSD = network.encode(observation_after(batch, self.spec, index), self._instructions(network, batch))
         no_tokens_B0 = torch.empty((len(batch), 0), dtype=torch.long, device=context_BSD.device)
-        return self._best(self.values.values(network.decode(context_BSD, no_tokens_B0)))[:, 0]
+        return _decode(network, context_BSD, no_tokens_B0, sequence.order_BT)
 
-    def _best(self, values_BPK: Tensor) -> Tensor:
-        """Maximum over the bins that exist: `[B, P, K]` -> `[B, P]`."""
-        mask_AK = self._token_mask(values_BPK.device)
-        if mask_AK is not None:
-            values_BPK = values_BPK.masked_fill(~mask_AK[: values_BPK.shape[1]], -torch.inf)
-        return values_BPK.amax(-1)
+    def _best(self, logits: Tensor, sequence: TokenSequence, by: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Values `[B, P]` of the best bins that exist, and these bins, int64 `[B, P]`: the best `by` other logits."""
+        values_BPK = self.values.values(logits)
+        choose_by_BPK = values_BPK if by is None else self.values.values(by)
+        if sequence.token_mask is not None:
+            mask = sequence.token_mask.to(values_BPK.device)[..., : values_BPK.shape[1], :]
+            choose_by_BPK = choose_by_BPK.masked_fill(~mask, -torch.inf)
+        choice_BP = choose_by_BPK.argmax(-1)
+        return values_BPK.gather(-1, choice_BP.unsqueeze(-1)).squeeze(-1), choice_BP
 
-    def _token_mask(self, device: torch.device) -> Tensor | None:
-        mask_AK = self.tokenizer.token_mask
-        return None if mask_AK is None else mask_AK.to(device)
+
+@dataclass(frozen=True)
+class Backup:
+    """Targets, and the bins whose values they were made of; no bins with bootstrap="expectile"."""
+
+    targets_BA: Tensor
+    inside_BA: Tensor | None
+    """int64: after the tokens before j, the best bin of token j. The target of token j - 1 was made of it."""
+    after: Sequence[Tensor | None]
+    """Of each horizon, int64 `[B, 1]`: the best first bin of the next decision."""
+
+
+def _decode(network: TokenQFunction, context_BSD: Tensor, prefix_BP: Tensor, order_BA: Tensor | None) -> Tensor:
+    if order_BA is None:
+        return network.decode(context_BSD, prefix_BP)
+    return network.decode_in_order(context_BSD, prefix_BP, order_BA)
 
 
 def weighted_mean(values_BA: Tensor, weights_BA: Tensor) -> Tensor:
     """Mean over the tokens that count."""
     return (values_BA * weights_BA).sum() / weights_BA.sum()
+
+
+def make_objective(
+    config: QObjectiveConfig, tokenizer: ActionTokenizer, spec: WindowSpec, word_ids_IW: Tensor, head: HeadConfig
+) -> Objective:
+    """`QObjective`, with the pull to the initial weights if asked for."""
+    objective = QObjective(tokenizer, spec, config, word_ids_IW, head=head)
+    return Regenerative(objective, config.regenerative_weight) if config.regenerative_weight else objective

@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
 
-from qseq.networks.decoding import Select, epsilon_greedy, greedy
+from qseq.configuration import from_dict
+from qseq.networks.decoding import Select
 from qseq.networks.observation import FieldLayout
 from qseq.policies import TokenPolicy, TokenPolicySpec
+from qseq.robot.decoding import DecodingConfig, choose_tokens
 from qseq.robot.model import QRoboticTransformer
 from qseq.values import make_value_transform
 
 
 class QTransformerPolicy(TokenPolicy):
-    """Greedy on Q, or random for single dimensions with probability `epsilon`."""
+    """Chooses by Q as `DecodingConfig` says: greedily unless asked otherwise, when trained or when loaded.
+
+    Args:
+        decoding: fields of `DecodingConfig`, in place of those the policy was trained with.
+    """
 
     kind = "q-transformer"
 
     def __init__(
-        self, network: QRoboticTransformer, spec: TokenPolicySpec, *, epsilon: float = 0.0, **options: Any
+        self,
+        network: QRoboticTransformer,
+        spec: TokenPolicySpec,
+        *,
+        seed: int = 0,
+        use_cache: bool = True,
+        **decoding: Any,
     ) -> None:
-        super().__init__(network, spec, **options)
-        self.epsilon = epsilon
-        self._values = network.values
+        if unknown := sorted(decoding.keys() - {option.name for option in fields(DecodingConfig)}):
+            raise TypeError(f"got an unexpected keyword argument '{unknown[0]}'")
+        self.decoding = from_dict(DecodingConfig, spec.extra.get("decoding", {}) | decoding)
+        self.decisions = 0  # not by `seed`, which starts episodes: noise falls over the policy's whole life
+        super().__init__(network, spec, seed=seed, use_cache=use_cache)
+        self._network = network
 
     @classmethod
     def build_network(cls, spec: TokenPolicySpec, layouts: Mapping[str, FieldLayout]) -> QRoboticTransformer:
@@ -41,7 +57,19 @@ class QTransformerPolicy(TokenPolicy):
         )
 
     def scores(self, logits: Tensor) -> Tensor:
-        return self._values.values(logits)
+        return self._network.values.values(logits)
 
     def select(self) -> Select:
-        return epsilon_greedy(self.epsilon, self._generator) if self.epsilon else greedy
+        return self.decoding.select(self.decisions, self._generator)
+
+    def choose(self, context_BSD: Tensor) -> Tensor:
+        select = self.select()
+        self.decisions += 1
+        return choose_tokens(
+            self._network,
+            context_BSD,
+            select,
+            order=self.decoding.order,
+            beam_width=self.decoding.beam_width,
+            use_cache=self.use_cache,
+        )[0]

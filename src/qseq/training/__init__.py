@@ -2,7 +2,8 @@
 
 from qseq.training.checkpoint import latest_checkpoint, read_record
 from qseq.training.config import TrainingConfig
-from qseq.training.objective import BatchSource, Losses, Objective
+from qseq.training.objective import BatchSource, Losses, Objective, StatefulObjective
+from qseq.training.regenerative import Regenerative
 from qseq.training.run_folder import RunConfig, check_new_run
 from qseq.training.trainer import Trainer, TrainerState
 from qseq.training.weights import load_tensors, load_weights, save_tensors, tensors_of
@@ -11,7 +12,9 @@ __all__ = [
     "BatchSource",
     "Losses",
     "Objective",
+    "Regenerative",
     "RunConfig",
+    "StatefulObjective",
     "Trainer",
     "TrainerState",
     "TrainingConfig",

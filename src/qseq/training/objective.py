@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -22,6 +22,19 @@ class Objective(Protocol):
 
     def loss(self, batch: Any, online: nn.Module, target: nn.Module | None) -> Losses:
         """The loss of one batch. `target` is the moving average of `online`, in eval mode, without gradients."""
+        ...
+
+
+@runtime_checkable
+class StatefulObjective(Protocol):
+    """An objective that remembers something between steps, so that checkpoints have to hold it."""
+
+    def state_tensors(self) -> Mapping[str, Tensor]:
+        """What it remembers after a step."""
+        ...
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `state_tensors` gave; the tensors are on the CPU."""
         ...
 
 

@@ -32,7 +32,7 @@ from qseq.training.interrupt import StopRequest
 from qseq.training.learner import Learner, check_accelerator, make_accelerator
 from qseq.training.metrics import MetricsFile, MetricWindow
 from qseq.training.moving_average import MovingAverage, target_rate_at
-from qseq.training.objective import BatchSource, Objective
+from qseq.training.objective import BatchSource, Objective, StatefulObjective
 from qseq.training.optimiser import load_optimiser_tensors, make_optimiser, optimiser_tensors
 from qseq.training.prefetch import Prefetcher, to_device
 from qseq.training.random_state import random_state, set_random_state
@@ -308,6 +308,8 @@ class Trainer:
         if self.average is not None:
             save_tensors(self.average.tensors(), folder / "target.safetensors")
         save_tensors(optimiser_tensors(self.optimiser, self.model), folder / "optimizer.safetensors")
+        if isinstance(self.objective, StatefulObjective):
+            save_tensors(self.objective.state_tensors(), folder / "objective.safetensors")
 
     def _restore(self, folder: Path, record: dict[str, Any]) -> None:
         load_weights(self.model, folder / "model.safetensors")
@@ -315,6 +317,8 @@ class Trainer:
             self.average.load(folder / "target.safetensors")
         path = folder / "optimizer.safetensors"
         load_optimiser_tensors(self.optimiser, self.model, load_tensors(path), path)
+        if isinstance(self.objective, StatefulObjective):
+            self.objective.load_state_tensors(load_tensors(folder / "objective.safetensors"))
         mine = record["ranks"][self.accelerator.process_index]
         self.window.load_state(mine["window"])
         set_random_state(mine["random"], self.accelerator.device)

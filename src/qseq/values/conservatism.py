@@ -30,7 +30,7 @@ def conservative_penalty(
         values_BAK: values of every bin.
         taken_BA: int64, the bins taken.
         floor: the least possible return.
-        token_mask_AK: True where a bin exists; None when all do.
+        token_mask_AK: True where a bin exists; None when all do. Also `[B, A, K]`.
         behaviour_BAK: probabilities of the behaviour policy; the other bins then have weights `(1 - probability) / Z`.
             Without them all weights are equal.
         token_weights_BA: weight of each token in the mean, 0 for tokens beyond the end of an episode.
