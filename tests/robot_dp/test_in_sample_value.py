@@ -25,7 +25,7 @@ class TabularQAndValue(TabularQ):
         self.table_SK = nn.Parameter(torch.zeros(num_states, folds))
 
     def state_values(
-        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor]
+        self, observation: Mapping[str, Tensor], instruction: Instruction, seen: Mapping[str, Tensor]
     ) -> Tensor:
         return self.table_SK[observation["state"][:, 0].argmax(dim=-1)]
 

@@ -33,7 +33,7 @@ def make_trainer(config: CloningConfig, view: EpisodeView, *, run: Path, seed: i
     spec = prepared.policy_spec
     torch.manual_seed(seed)
     return Trainer(
-        CloningObjective(spec.tokenizer, prepared.window_spec, prepared.word_ids_IW),
+        CloningObjective(spec.tokenizer, prepared.window_spec, prepared.instructions),
         CloningPolicy.build_network(spec, prepared.layouts),
         prepared.windows,
         config.training,

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -21,10 +21,15 @@ from qseq.actions import ActionTokenizer, ChunkTokens
 from qseq.configuration import from_dict, to_dict
 from qseq.errors import ConfigError, DataError, RequestError
 from qseq.files import write_atomic
+from qseq.networks.action_decoder import ActionDecoder
 from qseq.networks.action_network import ActionNetwork, NetworkConfig
 from qseq.networks.decoding import Select, decode_tokens
-from qseq.networks.observation import FieldLayout
+from qseq.networks.guidance import GuidedDecoder, guided_context
+from qseq.networks.observation import FieldLayout, is_image
+from qseq.networks.text import Instruction
+from qseq.networks.vision import center_crop
 from qseq.policies.base import Observation, Policy
+from qseq.policies.inputs import read_frames, read_instructions
 from qseq.policies.locate import DESCRIPTION, WEIGHTS, locate_policy, read_description
 from qseq.policies.memory import FrameMemory
 
@@ -43,6 +48,10 @@ class TokenPolicySpec:
     """What one family needs besides, as plain data."""
     default_instruction: str = ""
     """Told to the network when nobody says anything: the instruction of the data, where they hold but one."""
+    needs_instruction: bool = False
+    """It was always told what to do in training, and not always the same."""
+    crop: int = 0
+    """Side of the square in the middle of cameras' frames that the network sees; 0 shows it all."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -53,6 +62,8 @@ class TokenPolicySpec:
             "action_space": self.action_space,
             "extra": self.extra,
             "default_instruction": self.default_instruction,
+            "needs_instruction": self.needs_instruction,
+            "crop": self.crop,
         }
 
     @staticmethod
@@ -65,23 +76,50 @@ class TokenPolicySpec:
             action_space=dict(description["action_space"]),
             extra=dict(description["extra"]),
             default_instruction=str(description["default_instruction"]),
+            needs_instruction=bool(description["needs_instruction"]),
+            crop=int(description["crop"]),
         )
 
     def blank_layouts(self) -> dict[str, FieldLayout]:
-        """Layouts whose statistics the weights will overwrite."""
-        return {name: FieldLayout(shape=shape) for name, shape in self.fields.items()}
+        """What the network sees, with statistics that the weights will overwrite."""
+        return {name: FieldLayout(shape=self._seen(shape)) for name, shape in self.fields.items()}
+
+    def _seen(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (shape[0], self.crop, self.crop) if self.crop and is_image(shape) else shape
 
 
 class TokenPolicy(Policy):
-    """Shared by families whose network is an `ActionNetwork`; they say how logits become scores and choices."""
+    """Shared by families whose network is an `ActionNetwork`; they say how logits become scores and choices.
 
-    def __init__(self, network: ActionNetwork, spec: TokenPolicySpec, *, seed: int = 0, use_cache: bool = True) -> None:
+    Args:
+        cond_scale: how much more the instruction counts (classifier-free guidance); 1 is the network as trained, more
+            costs a second pass.
+
+    Raises:
+        RequestError: guidance of a network that was never trained without its instruction.
+    """
+
+    def __init__(
+        self,
+        network: ActionNetwork,
+        spec: TokenPolicySpec,
+        *,
+        seed: int = 0,
+        use_cache: bool = True,
+        cond_scale: float = 1.0,
+    ) -> None:
+        if cond_scale != 1.0 and not spec.network.text.drop_probability:
+            raise RequestError(
+                f"cond_scale: found {cond_scale}, expected 1: the policy was trained with "
+                "network.text.drop_probability=0 and does not know what to do without an instruction"
+            )
         self.network = network.eval()
         self.spec = spec
+        self.cond_scale = cond_scale
         self.use_cache = use_cache
         self._memory = FrameMemory(spec.history)
         self._queues: dict[int, list[np.ndarray]] = {}
-        self._instructions: dict[str, Tensor] = {}
+        self._instructions: dict[str, Instruction] = {}
         self._generator = torch.Generator(device=network.device)
         self.seed(seed)
 
@@ -106,6 +144,10 @@ class TokenPolicy(Policy):
     def action_space(self) -> dict[str, Any]:
         return self.spec.action_space
 
+    @property
+    def takes_instructions(self) -> bool:
+        return self.spec.network.text.encoder != "none"
+
     def seed(self, seed: int) -> None:
         self._generator.manual_seed(seed)
 
@@ -121,7 +163,7 @@ class TokenPolicy(Policy):
         *,
         environment_ids: Sequence[int] | None = None,
     ) -> np.ndarray:
-        frames, single = self._batch(observation)
+        frames, single = read_frames(observation, self.spec.fields)
         rows = len(next(iter(frames.values())))
         environments = list(range(rows)) if environment_ids is None else list(environment_ids)
         texts = self._texts(instruction, rows)
@@ -132,11 +174,13 @@ class TokenPolicy(Policy):
     def decide(self, windows: Mapping[str, np.ndarray], texts: Sequence[str]) -> np.ndarray:
         """Whole decisions for windows `[B, F, *shape]`: `[B, *action_shape]`, or `[B, h, *shape]` with chunks."""
         with torch.inference_mode():
+            decoder, context = self._encode(windows, texts)
             tokens_BA, _ = decode_tokens(
-                self.network.decoder,
-                self._encode(windows, texts),
+                decoder,
+                context,
                 self.select(),
                 score=self.scores,
+                prefix_BP=torch.empty((len(texts), 0), dtype=torch.long, device=context.device),
                 token_mask_AK=self._token_mask(),
                 use_cache=self.use_cache,
             )
@@ -160,8 +204,8 @@ class TokenPolicy(Policy):
             actions = actions[ahead]
         tokens_TA = self.spec.tokenizer.encode(torch.as_tensor(np.asarray(actions))).to(self.network.device)
         with torch.inference_mode():
-            context = self._encode(windows, self._texts(instruction, steps))
-            values: np.ndarray = self.scores(self.network.decode(context, tokens_TA[:, :-1]).float()).cpu().numpy()
+            decoder, context = self._encode(windows, self._texts(instruction, steps))
+            values: np.ndarray = self.scores(decoder(context, tokens_TA[:, :-1]).float()).cpu().numpy()
         return values
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -212,39 +256,30 @@ class TokenPolicy(Policy):
                 self._queues[environments[row]] = list(chunk)
         return np.stack([self._queues[environment].pop(0) for environment in environments])
 
-    def _batch(self, observation: Observation) -> tuple[dict[str, np.ndarray], bool]:
-        """Fields `[B, *shape]`, and whether a single observation was given."""
-        given = observation if isinstance(observation, Mapping) else {"state": observation}
-        frames: dict[str, np.ndarray] = {}
-        single = False
-        for name, shape in self.spec.fields.items():
-            if name not in given:
-                raise RequestError(
-                    f"observation: field '{name}' is missing; found {sorted(given)}, "
-                    f"expected {sorted(self.spec.fields)}"
-                )
-            value = np.asarray(given[name])
-            single = value.shape == shape
-            if not single and value.shape[1:] != shape:
-                raise RequestError(
-                    f"observation: field '{name}' has shape {list(value.shape)}, expected {list(shape)} "
-                    "or a batch of them"
-                )
-            frames[name] = value[None] if single else value
-        return frames, single
-
     def _texts(self, instruction: str | Sequence[str] | None, rows: int) -> list[str]:
-        if instruction is None:
-            instruction = self.spec.default_instruction
-        return [instruction] * rows if isinstance(instruction, str) else list(instruction)
+        return read_instructions(
+            instruction,
+            rows,
+            default=self.spec.default_instruction,
+            taken=self.takes_instructions,
+            needed=self.spec.needs_instruction,
+        )
 
-    def _encode(self, windows: Mapping[str, np.ndarray], texts: Sequence[str]) -> Tensor:
+    def _encode(self, windows: Mapping[str, np.ndarray], texts: Sequence[str]) -> tuple[ActionDecoder, Tensor]:
+        """What decodes, and the context it reads: `[B, S, D]`, or with guidance twice as many rows."""
         device = self.network.device
         for text in set(texts) - set(self._instructions):
-            self._instructions[text] = self.network.embed_texts([text])[0]
-        instruction_BD = torch.stack([self._instructions[text] for text in texts])
-        observation = {name: torch.from_numpy(values).to(device) for name, values in windows.items()}
-        return self.network.encode(observation, instruction_BD)
+            self._instructions[text] = self.network.instruct([text])
+        instruction = Instruction.concatenate([self._instructions[text] for text in texts])
+        observation = {name: self._cropped(torch.from_numpy(values).to(device)) for name, values in windows.items()}
+        if self.cond_scale == 1.0:
+            return self.network.decoder, self.network.encode(observation, instruction)
+        guided = cast(ActionDecoder, GuidedDecoder(self.network.decoder, self.cond_scale))
+        return guided, guided_context(self.network, observation, instruction)
+
+    def _cropped(self, frames: Tensor) -> Tensor:
+        is_camera = self.spec.crop and frames.ndim == 5
+        return center_crop(frames, (self.spec.crop, self.spec.crop)) if is_camera else frames
 
     def _token_mask(self) -> Tensor | None:
         mask_AK = self.spec.tokenizer.token_mask

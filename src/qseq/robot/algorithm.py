@@ -49,7 +49,7 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
     torch.manual_seed(seed)
     network = QTransformerPolicy.build_network(prepared.policy_spec, prepared.layouts)
     return Trainer(
-        QObjective(prepared.policy_spec.tokenizer, prepared.window_spec, objective, prepared.word_ids_IW),
+        QObjective(prepared.policy_spec.tokenizer, prepared.window_spec, objective, prepared.instructions),
         network,
         prepared.windows,
         config.training,

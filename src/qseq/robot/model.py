@@ -7,37 +7,52 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from qseq.networks.action_network import ActionNetwork, NetworkConfig
-from qseq.networks.camera import VisionConfig
+from qseq.networks.action_network import NetworkConfig
 from qseq.networks.decoding import Select, decode_tokens, epsilon_greedy, greedy
 from qseq.networks.observation import FieldLayout
 from qseq.networks.state_values import FoldedStateValue
+from qseq.networks.text import Instruction, TextConfig
+from qseq.networks.vision import MaxViT, VisionConfig
+from qseq.robot.arguments import CAMERA, VIDEO_FRAMES, read_conditioning, read_vit, with_token_learner
+from qseq.robot.reader import State, StateReader
 from qseq.values import BoundedValue, ValueTransform
 
-State = Tensor | Mapping[str, Tensor]
 
-
-class QRoboticTransformer(ActionNetwork):
+class QRoboticTransformer(StateReader):
     """Autoregressive Q-function over action tokens (Q-Transformer, Chebotar et al. 2023).
 
-    Observations are tensors `[B, *shape]` (one frame) or `[B, F, *shape]`, or mappings of them by field; instructions
-    are texts or their embeddings from `embed_texts`; actions are tokens, int64 `[B, P]`.
+    Observations are tensors `[B, *shape]` (one frame) or `[B, F, *shape]`, or mappings of them by field; for a model
+    built with `vit`, videos `[B, C, F, H, W]`. Instructions are texts, or embeddings of them from `embed_texts` or
+    elsewhere, `[B, E]` or `[B, words, E]`; actions are tokens, int64 `[B, P]`.
 
     Args:
         state_dim: size of the state vector, for the simple case of one field named "state"; or
         fields: layout of every observation field: a vector (shape, mean, std), or a camera's frame of shape
-            (channels, height, width).
+            (channels, height, width); or
+        vit: a MaxViT, a dict of its arguments, or any module with the interface of `VisionTower`, for the case of one
+            camera "image"; see `read_vit`. A policy of another module than a MaxViT cannot be loaded without it.
+        image_size: pixels of a side, or (height, width), of its frames.
         vision: sizes of what reads cameras.
         num_actions: A, tokens of a decision. action_bins: K.
         dim, depth, heads, dim_head, ff_mult, dropout: of the transformer over observation tokens.
+        token_learner_num_output_tokens, token_learner_ff_mult, token_learner_num_layers: tokens of a frame, and the
+            network that makes them.
+        text: how instructions are read. The following change single settings of it:
+        condition_on_text: False for a model without instructions, in whose place stands a learnt vector.
+        cond_drop_prob: share of the training samples whose instruction is dropped.
+        use_attn_conditioner: tokens attend to the words of the instruction; otherwise FiLM (built with `vit`).
+        conditioner_kwargs: further settings of `TextConfig`, such as `encoder="hf:google/t5-v1_1-base"`.
+        text_embed_dim: E of embeddings given in the place of texts; they are projected.
+        flash_attn: False computes attention by plain products, everywhere and always; True by the fused kernels where
+            they are faster. A property of the computation: it is not saved with a policy.
         q_head_attn_kwargs: `attn_depth`, `attn_heads`, `attn_dim_head` of the decoder over action tokens.
         weight_tie_action_bin_embed: score bins with their own embeddings.
-        history: F.
+        history: F, by default 1, with `vit` 6.
         values: what logits mean; by default Q = sigmoid(logit), for returns in [0, 1].
         initial_value: where Q starts, as a share of the range of a bounded value.
         value_folds: networks that learn the value of a state, see `QObjectiveConfig.value_folds`.
@@ -59,18 +74,42 @@ class QRoboticTransformer(ActionNetwork):
         dropout: float = 0.0,
         q_head_attn_kwargs: Mapping[str, int] | None = None,
         weight_tie_action_bin_embed: bool = False,
-        history: int = 1,
+        history: int | None = None,
+        vit: MaxViT | Mapping[str, Any] | nn.Module | None = None,
+        image_size: int | tuple[int, int] | None = None,
         vision: VisionConfig | None = None,
-        instruction_vocabulary: int = 1024,
+        token_learner_num_output_tokens: int | None = None,
+        token_learner_ff_mult: int | None = None,
+        token_learner_num_layers: int | None = None,
+        text: TextConfig | None = None,
+        condition_on_text: bool = True,
+        cond_drop_prob: float | None = None,
+        use_attn_conditioner: bool | None = None,
+        conditioner_kwargs: Mapping[str, Any] | None = None,
+        text_embed_dim: int | None = None,
+        flash_attn: bool = True,
         values: ValueTransform | None = None,
         initial_value: float = 0.05,
         value_folds: int = 1,
         token_mask_AK: Tensor | None = None,
     ) -> None:
+        vision = with_token_learner(
+            vision or VisionConfig(),
+            tokens=token_learner_num_output_tokens,
+            ff_mult=token_learner_ff_mult,
+            layers=token_learner_num_layers,
+        )
+        tower = None
+        if vit is not None:
+            if fields is not None or state_dim is not None:
+                raise ValueError("give one of vit, state_dim and fields")
+            camera = read_vit(vit, vision, image_size)
+            vision, tower, fields = camera.vision, camera.tower, {CAMERA: camera.layout}
         if fields is None:
             if state_dim is None:
-                raise ValueError("give state_dim or fields")
+                raise ValueError("give state_dim or fields, or vit")
             fields = {"state": FieldLayout(shape=(state_dim,))}
+        history = history or (1 if vit is None else VIDEO_FRAMES)
         head = {"attn_depth": 2, "attn_heads": heads, "attn_dim_head": dim_head} | dict(q_head_attn_kwargs or {})
         if len(head) > 3:
             raise ValueError(
@@ -88,8 +127,16 @@ class QRoboticTransformer(ActionNetwork):
             ff_mult=ff_mult,
             dropout=dropout,
             tied=weight_tie_action_bin_embed,
-            vision=vision or VisionConfig(),
-            instruction_vocabulary=instruction_vocabulary,
+            vision=vision,
+            text=read_conditioning(
+                text,
+                condition_on_text=condition_on_text,
+                cond_drop_prob=cond_drop_prob,
+                use_attn_conditioner=use_attn_conditioner,
+                conditioner_kwargs=conditioner_kwargs,
+                text_embed_dim=text_embed_dim,
+                film=vit is not None,
+            ),
         )
         initial_logit = math.log(initial_value / (1 - initial_value)) if isinstance(values, BoundedValue) else 0.0
         super().__init__(
@@ -100,15 +147,17 @@ class QRoboticTransformer(ActionNetwork):
             history=history,
             outputs_per_bin=math.prod(values.atom_shape),
             initial_logit=initial_logit,
+            tower=tower,
+            flash_attn=flash_attn,
+            takes_video=vit is not None,
         )
-        self.config = config
         self.values = values
         self.folded_value = FoldedStateValue(
             fields,
             folds=value_folds,
             history=history,
             dim=dim,
-            vision=config.vision,
+            vision=self.config.vision,
             outputs=math.prod(values.atom_shape),
             initial_logit=initial_logit,
             dropout=dropout,
@@ -147,8 +196,8 @@ class QRoboticTransformer(ActionNetwork):
             },
             weight_tie_action_bin_embed=config.tied,
             vision=config.vision,
+            text=config.text,
             history=history,
-            instruction_vocabulary=config.instruction_vocabulary,
             values=values,
             initial_value=initial_value,
             value_folds=value_folds,
@@ -156,10 +205,10 @@ class QRoboticTransformer(ActionNetwork):
         )
 
     def state_values(
-        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor]
+        self, observation: Mapping[str, Tensor], instruction: Instruction, seen: Mapping[str, Tensor]
     ) -> Tensor:
         """Logits `[B, folds, *atom_shape]` of the value of a state, before any token; what training bootstraps from."""
-        logits: Tensor = self.folded_value(observation, instruction_BD, seen)
+        logits: Tensor = self.folded_value(observation, instruction, seen)
         return logits.view(*logits.shape[:2], *self.values.atom_shape)
 
     def forward(
@@ -169,12 +218,19 @@ class QRoboticTransformer(ActionNetwork):
         actions: Tensor | None = None,
         *,
         text_embeds: Tensor | None = None,
+        cond_scale: float = 1.0,
     ) -> Tensor:
-        """Q `[B, P + 1, K]` for a prefix of P tokens, `[B, A, K]` for a whole decision: every bin of each token."""
-        context = self._context(state, texts, text_embeds)
+        """Q `[B, P + 1, K]` for a prefix of P tokens, `[B, A, K]` for a whole decision: every bin of each token.
+
+        `cond_scale` other than 1 guides: logits are moved away from those of the null instruction (`GuidedDecoder`).
+        """
+        observation = self._observation(state)
         if actions is None:
-            actions = torch.empty((len(context), 0), dtype=torch.long, device=context.device)
-        return self.values.values(self.decode(context, actions[:, : self.decoder.num_tokens - 1]))
+            batch = len(next(iter(observation.values())))
+            actions = torch.empty((batch, 0), dtype=torch.long, device=self.device)
+        with self._kernels():
+            decoder, context = self._reader(observation, texts, text_embeds, cond_scale)
+            return self.values.values(decoder(context, actions[:, : self.decoder.num_tokens - 1]))
 
     @overload
     def get_optimal_actions(
@@ -186,6 +242,7 @@ class QRoboticTransformer(ActionNetwork):
         text_embeds: Tensor | None = ...,
         return_q_values: Literal[False] = ...,
         prob_random_action: float = ...,
+        cond_scale: float = ...,
         use_cache: bool = ...,
         generator: torch.Generator | None = ...,
     ) -> Tensor: ...
@@ -199,6 +256,7 @@ class QRoboticTransformer(ActionNetwork):
         text_embeds: Tensor | None = ...,
         return_q_values: Literal[True],
         prob_random_action: float = ...,
+        cond_scale: float = ...,
         use_cache: bool = ...,
         generator: torch.Generator | None = ...,
     ) -> tuple[Tensor, Tensor]: ...
@@ -212,6 +270,7 @@ class QRoboticTransformer(ActionNetwork):
         text_embeds: Tensor | None = None,
         return_q_values: bool = False,
         prob_random_action: float = 0.0,
+        cond_scale: float = 1.0,
         use_cache: bool = True,
         generator: torch.Generator | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
@@ -220,15 +279,19 @@ class QRoboticTransformer(ActionNetwork):
         A prefix given as `actions` is kept. Every single dimension is random with probability `prob_random_action`.
         """
         select: Select = epsilon_greedy(prob_random_action, generator) if prob_random_action else greedy
-        tokens_BA, values_BAK = decode_tokens(
-            self.decoder,
-            self._context(state, texts, text_embeds),
-            select,
-            score=self.values.values,
-            prefix_BP=actions,
-            token_mask_AK=None if self.token_mask_AK is None else self.token_mask_AK.to(self.device),
-            use_cache=use_cache,
-        )
+        observation = self._observation(state)
+        batch = len(next(iter(observation.values())))
+        with self._kernels():
+            decoder, context = self._reader(observation, texts, text_embeds, cond_scale)
+            tokens_BA, values_BAK = decode_tokens(
+                decoder,
+                context,
+                select,
+                score=self.values.values,
+                prefix_BP=torch.empty((batch, 0), dtype=torch.long, device=self.device) if actions is None else actions,
+                token_mask_AK=None if self.token_mask_AK is None else self.token_mask_AK.to(self.device),
+                use_cache=use_cache,
+            )
         return (tokens_BA, values_BAK) if return_q_values else tokens_BA
 
     def get_random_actions(self, batch_size: int = 1, generator: torch.Generator | None = None) -> Tensor:
@@ -245,22 +308,11 @@ class QRoboticTransformer(ActionNetwork):
         *,
         text_embeds: Tensor | None = None,
         prob_random_action: float = 0.0,
+        cond_scale: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Epsilon-greedy over whole decisions, `[B, A]`: with the given probability a row is wholly random."""
-        best_BA = self.get_optimal_actions(state, texts, text_embeds=text_embeds)
+        best_BA = self.get_optimal_actions(state, texts, text_embeds=text_embeds, cond_scale=cond_scale)
         random_BA = self.get_random_actions(len(best_BA), generator)
         explore_B1 = torch.rand(len(best_BA), 1, generator=generator).to(best_BA.device) < prob_random_action
         return torch.where(explore_B1, random_BA, best_BA)
-
-    def _context(self, state: State, texts: Sequence[str] | None, text_embeds: Tensor | None) -> Tensor:
-        given = state if isinstance(state, Mapping) else {self.encoder.fields[0]: state}
-        observation: dict[str, Tensor] = {}
-        for name in self.encoder.fields:
-            frame_dims = len(self.field_shapes[name])
-            value = given[name].to(self.device)
-            observation[name] = value if value.dim() == frame_dims + 2 else value[:, None]
-        batch = len(next(iter(observation.values())))
-        if text_embeds is None:
-            text_embeds = self.embed_texts(list(texts) if texts else [""] * batch)
-        return self.encode(observation, text_embeds.expand(batch, -1))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from qseq.actions import ActionTokenizer
 from qseq.configuration import Fraction, NonNegativeFloat, PositiveInt
 from qseq.episodes import WindowBatch, WindowSpec
+from qseq.networks.text import Instruction
 from qseq.policies.windows import decision_steps, decision_tokens_of, observation_after, observation_at
 from qseq.training import Losses
 from qseq.values import (
@@ -90,20 +91,21 @@ class QObjectiveConfig:
 class TokenQFunction(Protocol):
     """What the objective asks of a network (and of the tables the tests put in its place)."""
 
-    def embed_words(self, word_ids_BW: Tensor) -> Tensor: ...
+    def embed_instructions(self, inputs: Tensor, rows_B: Tensor) -> Instruction:
+        """Rows of the data set's instructions, see `PreparedData.instructions`."""
 
-    def see(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Mapping[str, Tensor]:
+    def see(self, observation: Mapping[str, Tensor], instruction: Instruction) -> Mapping[str, Tensor]:
         """What the cameras show, for `encode` and `state_values`: their tower runs once for both."""
 
     def encode(
-        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor] | None = None
+        self, observation: Mapping[str, Tensor], instruction: Instruction, seen: Mapping[str, Tensor] | None = None
     ) -> Tensor: ...
 
     def decode(self, context_BSD: Tensor, prefix_BP: Tensor) -> Tensor:
         """Logits `[B, P + 1, K, *atom_shape]`: of every bin of each token given the tokens before it."""
 
     def state_values(
-        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor]
+        self, observation: Mapping[str, Tensor], instruction: Instruction, seen: Mapping[str, Tensor]
     ) -> Tensor:
         """Logits `[B, folds, *atom_shape]` of the state's value. For bootstrap="expectile"."""
 
@@ -120,17 +122,17 @@ class QObjective:
     Args:
         tokenizer: actions <-> tokens; a `ChunkTokens` makes h consecutive actions one decision.
         spec: the shape of the windows; with a chunk of h, one horizon h.
-        word_ids_IW: hashed words of the data set's instructions, row by instruction id.
+        instructions: what the network reads of the data set's instructions, row by instruction id.
     """
 
     def __init__(
-        self, tokenizer: ActionTokenizer, spec: WindowSpec, config: QObjectiveConfig, word_ids_IW: Tensor
+        self, tokenizer: ActionTokenizer, spec: WindowSpec, config: QObjectiveConfig, instructions: Tensor
     ) -> None:
         self.tokenizer = tokenizer
         self.spec = spec
         self.config = config
         self.values = make_value_transform(**config.value_arguments())
-        self.word_ids_IW = word_ids_IW
+        self.instructions = instructions
 
     def loss(self, batch: WindowBatch, online: nn.Module, target: nn.Module | None) -> Losses:
         """See the class. Raises ValueError without a target network."""
@@ -138,9 +140,9 @@ class QObjective:
             raise ValueError("Q-learning needs a target network")
         tokens_BA, token_weights_BA = decision_tokens_of(batch, self.tokenizer)
         network = cast(TokenQFunction, online)
-        observation, instruction_BD = observation_at(batch, self.spec), self._instructions(network, batch)
-        seen = network.see(observation, instruction_BD)
-        context_BSD = network.encode(observation, instruction_BD, seen)
+        observation, instruction = observation_at(batch, self.spec), self._instructions(network, batch)
+        seen = network.see(observation, instruction)
+        context_BSD = network.encode(observation, instruction, seen)
         targets_BA = self.targets(batch, cast(TokenQFunction, target), tokens_BA)
         # Tokens beyond the end of an episode have no target (it may be minus infinity) and no weight.
         targets_BA = targets_BA.masked_fill(token_weights_BA == 0, self.config.value_low)
@@ -148,7 +150,7 @@ class QObjective:
         terms: dict[str, Tensor] = {}
         value_loss: Tensor | float = 0.0
         if self.config.bootstrap == "expectile":
-            state_logits = network.state_values(observation, instruction_BD, seen)
+            state_logits = network.state_values(observation, instruction, seen)
             value_loss = self._expectile_loss(state_logits, targets_BA[:, 0], batch.recordings)
             terms["state_value"] = value_loss
 
@@ -199,10 +201,9 @@ class QObjective:
         bounds_B1 = batch.returns_to_go[:, None] if self.config.monte_carlo_bound else None
         return token_backup(rewards_BA, discounts_BA, next_values_BA, bounds_B1, carry=carry)
 
-    def _instructions(self, network: TokenQFunction, batch: WindowBatch) -> Tensor:
-        # A data set has far fewer instructions than a batch has rows: embed each once.
-        self.word_ids_IW = self.word_ids_IW.to(batch.instruction_ids.device)
-        return network.embed_words(self.word_ids_IW)[batch.instruction_ids]
+    def _instructions(self, network: TokenQFunction, batch: WindowBatch) -> Instruction:
+        self.instructions = self.instructions.to(batch.instruction_ids.device)
+        return network.embed_instructions(self.instructions, batch.instruction_ids)
 
     def _inside(self, target: TokenQFunction, batch: WindowBatch, tokens_BA: Tensor) -> tuple[Tensor, bool | Tensor]:
         """What follows inside a decision: values `[B, A]` of each prefix, and whether targets are carried."""
@@ -226,12 +227,12 @@ class QObjective:
 
     def _value_after(self, network: TokenQFunction, batch: WindowBatch, index: int) -> Tensor:
         """Value `[B]` of the state reached at a horizon."""
-        observation, instruction_BD = observation_after(batch, self.spec, index), self._instructions(network, batch)
+        observation, instruction = observation_after(batch, self.spec, index), self._instructions(network, batch)
         if self.config.bootstrap == "expectile":
-            seen = network.see(observation, instruction_BD)
-            values_BK = self.values.values(network.state_values(observation, instruction_BD, seen))
+            seen = network.see(observation, instruction)
+            values_BK = self.values.values(network.state_values(observation, instruction, seen))
             return values_BK.gather(1, (batch.recordings % values_BK.shape[1])[:, None])[:, 0]
-        context_BSD = network.encode(observation, instruction_BD)
+        context_BSD = network.encode(observation, instruction)
         no_tokens_B0 = torch.empty((len(batch), 0), dtype=torch.long, device=context_BSD.device)
         return self._best(self.values.values(network.decode(context_BSD, no_tokens_B0)))[:, 0]
 
