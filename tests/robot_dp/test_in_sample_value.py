@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from qseq.networks.text import Instruction
 from robot_dp.learning import learn_by_adam, set_up
 from support.tabular import DISCOUNT, Mdp, TabularQ, optimal_q, random_mdp, stored, trail_episodes
 

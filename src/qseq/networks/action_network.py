@@ -53,6 +53,12 @@ def resolve(config: NetworkConfig) -> NetworkConfig:
     return replace(config, vision=resolve_vision(config.vision), text=resolve_text(config.text))
 
 
+def unpublished(config: NetworkConfig) -> NetworkConfig:
+    """The same network without a download of weights that others will replace."""
+    backbone = replace(config.vision.backbone, pretrained=False)
+    return replace(config, vision=replace(config.vision, backbone=backbone))
+
+
 class ActionNetwork(nn.Module):
     """Encoder of a short history and an instruction, and an autoregressive decoder over action tokens.
 

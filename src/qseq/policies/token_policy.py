@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -22,7 +22,7 @@ from qseq.configuration import from_dict, to_dict
 from qseq.errors import ConfigError, DataError, RequestError
 from qseq.files import write_atomic
 from qseq.networks.action_decoder import ActionDecoder
-from qseq.networks.action_network import ActionNetwork, NetworkConfig
+from qseq.networks.action_network import ActionNetwork, NetworkConfig, unpublished
 from qseq.networks.decoding import Select, decode_tokens
 from qseq.networks.guidance import GuidedDecoder, guided_context
 from qseq.networks.observation import FieldLayout, is_image
@@ -229,7 +229,7 @@ class TokenPolicy(Policy):
             spec = TokenPolicySpec.from_dict(description)
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise DataError(f"{folder / DESCRIPTION}: does not describe a policy ({error!r})") from error
-        network = cls.build_network(spec, spec.blank_layouts())
+        network = cls.build_network(replace(spec, network=unpublished(spec.network)), spec.blank_layouts())
         try:
             network.load_state_dict(load_file(folder / WEIGHTS))
         except (SafetensorError, RuntimeError, OSError) as error:

@@ -170,13 +170,11 @@ class _TransformersBackbone(nn.Module):
             self.model = _published(transformers, tower)
         else:
             own.num_channels = channels
-            if hasattr(own, "image_size"):
-                own.image_size = size[0] if size[0] == size[1] else list(size)
             self.model = transformers.AutoModel.from_config(own)
         if checkpoint_activations:
             cast(Any, self.model).gradient_checkpointing_enable({"use_reentrant": False})
         parameters = inspect.signature(self.model.forward).parameters
-        # Of published weights, which know one size of image.
+        # Positions are learnt for the size of image that the description names.
         self.options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in parameters else {}
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
