@@ -31,13 +31,15 @@ SIZES = {"dim": 16, "heads": 2, "dim_head": 8, "decoder_heads": 2, "decoder_dim_
 TOLD = ["the red side", "the green side"]
 
 
-def make_policy(*, text: dict[str, Any] | None = None, crop: int = 0, **options: Any) -> QTransformerPolicy:
+def make_policy(
+    *, text: dict[str, Any] | None = None, crop: int = 0, history: int = 2, chunk: int = 1, **options: Any
+) -> QTransformerPolicy:
     network = {**SIZES, "vision": {"dim": 4, "depth": [1], "tokens": 2}, "text": text or {}}
     spec = TokenPolicySpec(
         network=from_dict(NetworkConfig, network),
         fields={"image": (3, 16, 16)},
-        history=2,
-        tokenizer=make_tokenizer(SIDES, num_bins=2),
+        history=history,
+        tokenizer=make_tokenizer(SIDES, num_bins=2, chunk=chunk),
         action_space=SIDES,
         extra={"value": {"kind": "bounded"}, "initial_value": 0.05, "value_folds": 1},
         needs_instruction=options.pop("needs_instruction", False),

@@ -38,7 +38,16 @@ class GuidedDecoder:
         return out
 
 
-def guided_context(network: ActionNetwork, observation: Mapping[str, Tensor], instruction: Instruction) -> Tensor:
-    """Context `[2 B, S, D]`: with the instructions, then with the null instruction."""
+def guided_context(
+    network: ActionNetwork,
+    observation: Mapping[str, Tensor],
+    instruction: Instruction,
+    seen: tuple[Mapping[str, Tensor], Mapping[str, Tensor]] | None = None,
+) -> Tensor:
+    """Context `[2 B, S, D]`: with the instructions, then with the null instruction.
+
+    `seen` is what `network.see` gives with each of the two.
+    """
     null = network.encoder.instruction.null(len(instruction))
-    return torch.cat((network.encode(observation, instruction), network.encode(observation, null)))
+    told, untold = (None, None) if seen is None else seen
+    return torch.cat((network.encode(observation, instruction, told), network.encode(observation, null, untold)))

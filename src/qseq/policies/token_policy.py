@@ -29,6 +29,7 @@ from qseq.networks.observation import FieldLayout, is_image
 from qseq.networks.text import Instruction
 from qseq.networks.vision import center_crop
 from qseq.policies.base import Observation, Policy
+from qseq.policies.camera_memory import CameraMemory, ShownFrames
 from qseq.policies.inputs import read_frames, read_instructions
 from qseq.policies.locate import DESCRIPTION, WEIGHTS, locate_policy, read_description
 from qseq.policies.memory import FrameMemory
@@ -92,6 +93,9 @@ class TokenPolicy(Policy):
     """Shared by families whose network is an `ActionNetwork`; they say how logits become scores and choices.
 
     Args:
+        seed: of random choices in decoding.
+        use_cache: keep keys and values while the tokens of a decision are decoded, and what cameras' frames gave from
+            one decision to the next. Without it all is computed again, to the same effect.
         cond_scale: how much more the instruction counts (classifier-free guidance); 1 is the network as trained, more
             costs a second pass.
 
@@ -118,6 +122,8 @@ class TokenPolicy(Policy):
         self.cond_scale = cond_scale
         self.use_cache = use_cache
         self._memory = FrameMemory(spec.history)
+        self._cameras = [name for name, shape in spec.fields.items() if is_image(shape)]
+        self._seen, self._seen_untold = CameraMemory(), CameraMemory()
         self._queues: dict[int, list[np.ndarray]] = {}
         self._instructions: dict[str, Instruction] = {}
         self._generator = torch.Generator(device=network.device)
@@ -152,7 +158,8 @@ class TokenPolicy(Policy):
         self._generator.manual_seed(seed)
 
     def reset(self, environment_ids: Sequence[int] | None = None) -> None:
-        self._memory.forget(environment_ids)
+        for memory in (self._memory, self._seen, self._seen_untold):
+            memory.forget(environment_ids)
         for environment in list(self._queues) if environment_ids is None else environment_ids:
             self._queues.pop(environment, None)
 
@@ -168,13 +175,19 @@ class TokenPolicy(Policy):
         environments = list(range(rows)) if environment_ids is None else list(environment_ids)
         texts = self._texts(instruction, rows)
         windows = self._memory.push(frames, environments)
-        actions = self._from_queues(environments, windows, texts)
+        shown = ShownFrames(environments, self._memory.numbers(environments))
+        actions = self._from_queues(shown, windows, texts)
         return actions[0] if single else actions
 
-    def decide(self, windows: Mapping[str, np.ndarray], texts: Sequence[str]) -> np.ndarray:
-        """Whole decisions for windows `[B, F, *shape]`: `[B, *action_shape]`, or `[B, h, *shape]` with chunks."""
+    def decide(
+        self, windows: Mapping[str, np.ndarray], texts: Sequence[str], shown: ShownFrames | None = None
+    ) -> np.ndarray:
+        """Whole decisions for windows `[B, F, *shape]`: `[B, *action_shape]`, or `[B, h, *shape]` with chunks.
+
+        `shown` says which frames they hold, so that none is encoded twice.
+        """
         with torch.inference_mode():
-            decoder, context = self._encode(windows, texts)
+            decoder, context = self._encode(windows, texts, shown)
             tokens_BA, _ = decode_tokens(
                 decoder,
                 context,
@@ -243,15 +256,14 @@ class TokenPolicy(Policy):
         parameters = sum(p.numel() for p in self.network.parameters())
         return {"kind": self.kind, "parameters": parameters, **self.spec.to_dict()}
 
-    def _from_queues(
-        self, environments: Sequence[int], windows: Mapping[str, np.ndarray], texts: Sequence[str]
-    ) -> np.ndarray:
+    def _from_queues(self, shown: ShownFrames, windows: Mapping[str, np.ndarray], texts: Sequence[str]) -> np.ndarray:
         """A chunk is decided once and played step by step."""
+        environments = shown.environments
         if not isinstance(self.spec.tokenizer, ChunkTokens):
-            return self.decide(windows, texts)
+            return self.decide(windows, texts, shown)
         empty = [row for row, environment in enumerate(environments) if not self._queues.get(environment)]
         if empty:
-            chunks = self.decide({n: w[empty] for n, w in windows.items()}, [texts[row] for row in empty])
+            chunks = self.decide({n: w[empty] for n, w in windows.items()}, [texts[row] for row in empty], shown[empty])
             for row, chunk in zip(empty, chunks, strict=True):
                 self._queues[environments[row]] = list(chunk)
         return np.stack([self._queues[environment].pop(0) for environment in environments])
@@ -265,17 +277,27 @@ class TokenPolicy(Policy):
             needed=self.spec.needs_instruction,
         )
 
-    def _encode(self, windows: Mapping[str, np.ndarray], texts: Sequence[str]) -> tuple[ActionDecoder, Tensor]:
+    def _encode(
+        self, windows: Mapping[str, np.ndarray], texts: Sequence[str], shown: ShownFrames | None = None
+    ) -> tuple[ActionDecoder, Tensor]:
         """What decodes, and the context it reads: `[B, S, D]`, or with guidance twice as many rows."""
-        device = self.network.device
+        network, device = self.network, self.network.device
         for text in set(texts) - set(self._instructions):
-            self._instructions[text] = self.network.instruct([text])
+            self._instructions[text] = network.instruct([text])
         instruction = Instruction.concatenate([self._instructions[text] for text in texts])
         observation = {name: self._cropped(torch.from_numpy(values).to(device)) for name, values in windows.items()}
+        cameras = {name: observation[name] for name in self._cameras}
+        if not (self.use_cache and self.spec.history > 1 and cameras):
+            shown = None
+        seen = None if shown is None else self._seen.see(cameras, instruction, texts, shown, network.see)
         if self.cond_scale == 1.0:
-            return self.network.decoder, self.network.encode(observation, instruction)
-        guided = cast(ActionDecoder, GuidedDecoder(self.network.decoder, self.cond_scale))
-        return guided, guided_context(self.network, observation, instruction)
+            return network.decoder, network.encode(observation, instruction, seen)
+        guided = cast(ActionDecoder, GuidedDecoder(network.decoder, self.cond_scale))
+        if shown is None or seen is None:
+            return guided, guided_context(network, observation, instruction)
+        null = network.encoder.instruction.null(len(texts))
+        untold = self._seen_untold.see(cameras, null, [""] * len(texts), shown, network.see)
+        return guided, guided_context(network, observation, instruction, (seen, untold))
 
     def _cropped(self, frames: Tensor) -> Tensor:
         is_camera = self.spec.crop and frames.ndim == 5

@@ -193,3 +193,15 @@ def test_a_library_that_is_not_installed_is_named_with_what_to_do(
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(RequestError, match=rf"{library}.* not installed: pip install 'qseq\[vision\]'"):
         make_tower(VisionConfig(tower=f"{library}:anything"), (3, 32, 32), None)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_backbones_of_timm(name: str) -> None:
+    try:
+        tower = make_tower(VisionConfig(tower=f"timm:{name}"), (3, 64, 64), 6)
+    except RequestError as error:  # timm needs the torchvision of the very build of torch
+        pytest.skip(str(error))
+    features = tower(torch.rand(2, 3, 64, 64), torch.zeros(2, 6))
+    assert features.shape == (2, tower.out_dim, *tower.feature_size(64, 64))  # type: ignore[operator]
+    with pytest.raises(RequestError, match="timm knows no model 'nothing'"):
+        make_tower(VisionConfig(tower="timm:nothing"), (3, 64, 64), 6)
