@@ -192,6 +192,7 @@ def test_scale_one_is_the_conditional_model_and_costs_one_pass() -> None:
         ({}, {"state": film()[:, :, :2]}, r"field 'image' has 2 frames of shape \[3, 16, 16\], expected 3 of"),
         ({}, {"state": film().transpose(1, 2)[:, :2]}, r"\[batch, channels, frames, height, width\]"),
         ({}, {"state": film()[..., :8]}, r"3 frames of shape \[3, 16, 8\], expected 3 of \[3, 16, 16\]"),
+        ({}, {"state": film() * 255}, r"images 'image' are float32 in \[.*\], expected uint8 in \[0, 255\] or floats"),
         ({}, {"state": {"wrist": film()}}, r"state: field 'image' is missing; found \['wrist'\]"),
     ],
 )

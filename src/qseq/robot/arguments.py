@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qseq.errors import RequestError
-from qseq.networks.observation import FieldLayout
+from qseq.networks.observation import FieldLayout, is_image
 from qseq.networks.text import TextConfig
 from qseq.networks.vision import MaxViT, MaxViTConfig, VisionConfig
 from qseq.networks.vision.config import MODULE
@@ -119,7 +119,7 @@ def read_state(
     with `video` a film `[B, C, F, H, W]`.
 
     Raises:
-        RequestError: a field is missing or has another shape.
+        RequestError: a field is missing or has another shape, or images in memory are floats outside [0, 1].
     """
     if isinstance(state, Tensor):
         name = next(iter(shapes))
@@ -128,6 +128,8 @@ def read_state(
     for name, shape in shapes.items():
         if name not in state:
             raise RequestError(f"state: field '{name}' is missing; found {sorted(state)}, expected {sorted(shapes)}")
+        if is_image(shape):
+            _check_range(name, state[name])
         value = state[name].to(device)
         frames = value if value.ndim == len(shape) + 2 else value[:, None]
         if frames.shape[1:] != (history, *shape):
@@ -138,6 +140,18 @@ def read_state(
             )
         observation[name] = frames
     return observation
+
+
+def _check_range(name: str, images: Tensor) -> None:
+    # Not on an accelerator, which would have to wait for the answer.
+    if images.device.type != "cpu" or not images.is_floating_point() or not images.numel():
+        return
+    low, high = (float(bound) for bound in images.aminmax())
+    if not (low >= 0.0 and high <= 1.0):
+        raise RequestError(
+            f"state: images '{name}' are {str(images.dtype).removeprefix('torch.')} in [{low:.4g}, {high:.4g}], "
+            "expected uint8 in [0, 255] or floats in [0, 1]"
+        )
 
 
 def read_text_embeds(text_embeds: Tensor, *, batch: int, width: int) -> Tensor:
