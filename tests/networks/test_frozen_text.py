@@ -112,6 +112,8 @@ def test_wrong_requests_are_one_line(tmp_path: Path) -> None:
         resolve_text(config)
     with pytest.raises(ConfigError, match=r"network.text.encoder: found 't5', expected words, hf:NAME_OR_PATH or none"):
         TextConfig(encoder="t5")
+    with pytest.raises(ConfigError, match=r"network.text.encoder: found 'hf:', expected words"):
+        TextConfig(encoder="hf:")
     with pytest.raises(ConfigError, match="no instruction to condition on"):
         TextConfig(encoder="none", film=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,19 +204,45 @@ def test_a_frozen_encoder_is_asked_once_per_instruction_of_the_data(
     assert sorted(asked) == sorted(TOLD)  # once when acting, where there is no data set beside
 
 
-def test_a_backbone_of_another_library_is_trained_saved_and_loaded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_a_backbone_of_another_library_is_trained_saved_and_loaded(kind: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    transformers.ViTConfig(**sizes, image_size=32, patch_size=8).save_pretrained(tmp_path / "vit")
-    vision = {"tower": f"transformers:{tmp_path / 'vit'}", "tokens": 2}
+    if kind == "vit":
+        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        config = transformers.ViTConfig(**sizes, image_size=32, patch_size=8)
+    else:  # batch norm, with its counters
+        config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
+    config.save_pretrained(tmp_path / kind)
+    vision = {"tower": f"transformers:{tmp_path / kind}", "tokens": 2}
     run = train(tmp_path, network(vision=vision))
-    (tmp_path / "vit" / "config.json").unlink()  # what the policy needs it has noted
+    (tmp_path / kind / "config.json").unlink()  # what the policy needs it has noted
     policy = load_policy(run)
     policy.save_pretrained(tmp_path / "saved")
     again = load_policy(tmp_path / "saved")
     episode: Episode = episodes(1)[0]
     np.testing.assert_array_equal(
         *(p.action_values(episode.observations, TOLD[0], episode.actions) for p in (policy, again))  # type: ignore[attr-defined]
+    )
+
+
+def test_a_policy_of_published_weights_is_loaded_without_them(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.ViTConfig(**sizes, image_size=32, patch_size=8)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "vit")
+    vision = {
+        "tower": f"transformers:{tmp_path / 'vit'}",
+        "tokens": 2,
+        "backbone": {"pretrained": True, "frozen": True},
+    }
+    run = train(tmp_path, network(vision=vision))
+    episode: Episode = episodes(1)[0]
+    before: Any = load_policy(run)
+    shutil.rmtree(tmp_path / "vit")
+    after: Any = load_policy(run)
+    assert after.describe() == before.describe()
+    np.testing.assert_array_equal(
+        *(p.action_values(episode.observations, TOLD[0], episode.actions) for p in (before, after))
     )
 
 

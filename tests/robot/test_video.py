@@ -235,7 +235,10 @@ def test_policies_of_described_towers_are_saved_and_loaded(kind: str, text: dict
     loaded = load_policy(tmp_path / "run")
     np.testing.assert_array_equal(loaded.act(frames, told), trained.policy.act(frames, told))
     window = {"image": torch.from_numpy(frames["image"])[:, None].expand(-1, 2, -1, -1, -1)}
-    torch.testing.assert_close(loaded.network(window, told), model(window, told))  # type: ignore[attr-defined]
+    expected = model(window, told)
+    torch.testing.assert_close(loaded.network(window, told), expected)  # type: ignore[attr-defined]
+    film = window["image"].transpose(1, 2)
+    torch.testing.assert_close(loaded.network(film, told), expected)  # type: ignore[attr-defined]
 
 
 def test_a_policy_of_another_module_says_why_it_cannot_be_loaded(tmp_path: Path) -> None:

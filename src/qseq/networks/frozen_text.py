@@ -6,7 +6,8 @@ Legend: I instructions, W words (of the encoder: pieces), E width of the encoder
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +28,7 @@ _BATCH = 64
 class FrozenTextEncoder:
     """T5, CLIP, BERT and their like: the last hidden state of each piece of a text.
 
-    It is no part of the network: its weights are neither trained nor saved with a policy.
+    It is no part of the network: its weights are neither trained nor saved with a policy, and stay on the CPU.
 
     Args:
         name: a folder or a repository of the Hub. revision: its version.
@@ -201,21 +202,16 @@ def _checksum(folder: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-class _found:  # noqa: N801 (read as a statement)
+@contextmanager
+def _found(name: str) -> Iterator[None]:
     """Turns a library's "not found" into one line."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (OSError, ValueError)):
-            raise RequestError(
-                f"network.text.encoder: '{self.name}' is neither a folder nor a repository of the Hub that can be "
-                f"fetched, expected a text encoder ({' '.join(str(error).split())[:160]})"
-            ) from error
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            f"network.text.encoder: '{name}' is neither a folder nor a repository of the Hub that can be fetched, "
+            f"expected a text encoder ({' '.join(str(error).split())[:160]})"
+        ) from error
 
 
 def _transformers(name: str) -> Any:

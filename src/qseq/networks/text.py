@@ -45,7 +45,8 @@ class TextConfig:
     """Share of the training samples whose instruction is replaced by the learnt null instruction, for guidance."""
 
     def __post_init__(self) -> None:
-        if self.encoder not in ("words", "none") and not self.encoder.startswith(FROZEN):
+        frozen = self.encoder.startswith(FROZEN) and self.encoder != FROZEN
+        if self.encoder not in ("words", "none") and not frozen:
             raise ConfigError(f"network.text.encoder: found '{self.encoder}', expected words, hf:NAME_OR_PATH or none")
         if self.encoder == "none" and (self.cross_attention or self.film or self.drop_probability):
             raise ConfigError(

@@ -115,8 +115,8 @@ def read_state(
 ) -> dict[str, Tensor]:
     """Every field `[B, F, *shape]`.
 
-    A mapping holds fields `[B, *shape]` (one frame) or `[B, F, *shape]`; a tensor is the first field, and for a model
-    with `video` a film `[B, C, F, H, W]`.
+    A mapping holds fields `[B, *shape]` (one frame) or `[B, F, *shape]`; a tensor is the first field, with
+    `video` a film `[B, C, F, H, W]`.
 
     Raises:
         RequestError: a field is missing or has another shape, or images in memory are floats outside [0, 1].

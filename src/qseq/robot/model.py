@@ -26,9 +26,9 @@ from qseq.values import BoundedValue, ValueTransform
 class QRoboticTransformer(StateReader):
     """Autoregressive Q-function over action tokens (Q-Transformer, Chebotar et al. 2023).
 
-    Observations are tensors `[B, *shape]` (one frame) or `[B, F, *shape]`, or mappings of them by field; for a model
-    built with `vit`, videos `[B, C, F, H, W]`. Instructions are texts, or embeddings of them from `embed_texts` or
-    elsewhere, `[B, E]` or `[B, words, E]`; actions are tokens, int64 `[B, P]`.
+    Observations are tensors `[B, *shape]` (one frame) or `[B, F, *shape]`, or mappings of them by field; a bare tensor
+    is the first field, and if that is a camera a film `[B, C, F, H, W]`. Instructions are texts, or embeddings of them
+    from `embed_texts` or elsewhere, `[B, E]` or `[B, words, E]`; actions are tokens, int64 `[B, P]`.
 
     Args:
         state_dim: size of the state vector, for the simple case of one field named "state"; or
@@ -149,7 +149,6 @@ class QRoboticTransformer(StateReader):
             initial_logit=initial_logit,
             tower=tower,
             flash_attn=flash_attn,
-            takes_video=vit is not None,
         )
         self.values = values
         self.folded_value = FoldedStateValue(

@@ -17,6 +17,7 @@ from qseq.networks.action_decoder import ActionDecoder
 from qseq.networks.action_network import ActionNetwork
 from qseq.networks.attention import DecodingCache
 from qseq.networks.guidance import GuidedDecoder, guided_context
+from qseq.networks.observation import is_image
 from qseq.networks.text import Instruction
 from qseq.robot.arguments import read_state, read_text_embeds
 
@@ -28,13 +29,13 @@ class StateReader(ActionNetwork):
 
     Args:
         flash_attn: False computes attention by plain products only.
-        takes_video: tensors are films, frames after channels.
     """
 
-    def __init__(self, *arguments: Any, flash_attn: bool, takes_video: bool, **options: Any) -> None:
+    def __init__(self, *arguments: Any, flash_attn: bool, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.flash_attn = flash_attn
-        self.takes_video = takes_video
+        # Of the first field, which is what a bare tensor means; so it holds for a loaded model too.
+        self.takes_video = is_image(next(iter(self.field_shapes.values())))
 
     def encode_state(
         self, state: State, texts: Sequence[str] | None = None, *, text_embeds: Tensor | None = None
