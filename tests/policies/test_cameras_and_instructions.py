@@ -13,7 +13,7 @@ import torch
 
 from qseq import load_policy
 from qseq.actions import make_tokenizer
-from qseq.configuration import from_dict
+from qseq.configuration import from_dict, load_config
 from qseq.episodes import Episode
 from qseq.errors import RequestError
 from qseq.evaluation.actors import PolicyActor
@@ -252,3 +252,19 @@ def test_a_maxvit_is_trained_from_its_configuration(tmp_path: Path) -> None:
     policy: Any = load_policy(train(tmp_path, network(vision=vision)))
     assert policy.network.encoder.encoders[0].tower.checkpoint_activations
     assert policy.act({"image": images()}, TOLD).shape == (2,)
+
+
+@pytest.mark.parametrize("algorithm", ["q-transformer", "bc"])
+def test_a_run_notes_the_encoder_it_started_with_and_does_not_go_on_with_another(
+    algorithm: str, tmp_path: Path
+) -> None:
+    text = {"encoder": write_text_encoder(tmp_path / "encoder"), "drop_probability": 0.2}
+    run = train(tmp_path, network(text=text), algorithm, steps=2)
+    found = get_algorithm(algorithm)
+    config = load_config(found.config_class, file=run / "config.yaml")
+    assert config.network.text.revision
+    data = [str(tmp_path / "store")]
+    found.train(config, data=data, run=run, seed=0, resume=True)  # nothing is left to do, and nothing is refused
+    write_text_encoder(tmp_path / "encoder", seed=1)
+    with pytest.raises(RequestError, match="the folder is not what it was"):
+        found.train(config, data=data, run=run, seed=0, resume=True)

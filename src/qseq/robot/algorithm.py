@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -56,7 +57,7 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
         run=run,
         seed=seed,
         save_model=lambda _, folder: write_description(QTransformerPolicy.kind, prepared.policy_spec, folder),
-        run_config=config,
+        run_config=replace(config, network=prepared.policy_spec.network),
     )
 
 
