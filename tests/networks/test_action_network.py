@@ -30,7 +30,7 @@ def make_network(history: int = 1, outputs_per_bin: int = 1, **config: object) -
 
 def context_of(network: ActionNetwork, history: int = 1) -> torch.Tensor:
     torch.manual_seed(1)
-    return network.encode({"state": torch.randn(B, history, 3)}, network.embed_texts(["push the puck"] * B))
+    return network.encode({"state": torch.randn(B, history, 3)}, network.instruct(["push the puck"] * B))
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -86,7 +86,7 @@ def test_earlier_frames_do_not_see_later_ones() -> None:
     frames = torch.randn(B, 3, 3)
     later = frames.clone()
     later[:, 2] += 1.0
-    instruction = network.embed_texts([""] * B)
+    instruction = network.instruct([""] * B)
     before, after = (network.encode({"state": f}, instruction) for f in (frames, later))
     torch.testing.assert_close(before[:, :3], after[:, :3])  # instruction, first and second frame
     assert not torch.allclose(before[:, 3], after[:, 3])
@@ -109,8 +109,8 @@ def test_epsilon_randomises_single_tokens_at_the_asked_rate() -> None:
 
 def test_instructions_are_told_apart_and_independent_of_padding() -> None:
     network = make_network()
-    alone = network.embed_texts(["push the puck"])
-    together = network.embed_texts(["push the puck", "open the drawer slowly and carefully", ""])
+    alone = network.instruct(["push the puck"]).summary_BD
+    together = network.instruct(["push the puck", "open the drawer slowly and carefully", ""]).summary_BD
     torch.testing.assert_close(alone[0], together[0])
     assert not torch.allclose(together[0], together[1])
     assert torch.equal(together[2], network.encoder.instruction.null_D)
@@ -119,7 +119,7 @@ def test_instructions_are_told_apart_and_independent_of_padding() -> None:
 
 def test_word_order_matters() -> None:
     network = make_network()
-    first, second = network.embed_texts(["red left of blue", "blue left of red"])
+    first, second = network.instruct(["red left of blue", "blue left of red"]).summary_BD
     assert not torch.allclose(first, second)
 
 

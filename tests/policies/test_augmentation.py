@@ -11,7 +11,7 @@ import torch
 from qseq import Episode
 from qseq.episodes import Windows, WindowSpec
 from qseq.errors import RequestError
-from qseq.policies.augmentation import ShiftedWindows
+from qseq.policies.augmentation import CroppedWindows, ShiftedWindows
 from tests.robot.bandit import DISCRETE_SPACE, corner_episodes, write_view
 
 
@@ -63,3 +63,25 @@ def test_data_without_a_camera_cannot_be_shifted(tmp_path: Path) -> None:
     plain = Windows(write_view(tmp_path, corner_episodes(3)), WindowSpec(), batch_size=2, seed=0, discount=0.9)
     with pytest.raises(RequestError, match=r"data\.random_shift: found 2, expected 0: the data have no camera"):
         ShiftedWindows(plain, pixels=2, seed=0)
+
+
+def test_crops_are_cut_alike_for_all_frames_of_a_window_and_again_the_same(tmp_path: Path) -> None:
+    plain = windows(tmp_path / "store")
+    cropped = CroppedWindows(plain, pixels=8, seed=5)
+    before, after = plain.batch_at(1).frames["image"], cropped.batch_at(1).frames["image"]
+    assert after.shape == (*before.shape[:3], 8, 8)
+    assert (after == after[:, :1]).all()
+    assert torch.equal(after, cropped.batch_at(1).frames["image"])
+    places = set()
+    for window, cut in zip(before[:, 0], after[:, 0], strict=True):
+        found = [
+            (top, left)
+            for top in range(5)
+            for left in range(5)
+            if torch.equal(window[:, top : top + 8, left : left + 8], cut)
+        ]
+        assert len(found) == 1
+        places.add(found[0])
+    assert len(places) > 5
+    with pytest.raises(RequestError, match=r"data.random_crop: found 13, expected at most the 12 pixels of a side"):
+        CroppedWindows(plain, pixels=13, seed=0)

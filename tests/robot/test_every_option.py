@@ -35,7 +35,7 @@ BASE: dict[str, Any] = {
     "network.decoder_heads": 2,
     "network.decoder_dim_head": 8,
     "network.dropout": 0.0,
-    "network.instruction_vocabulary": 32,
+    "network.text.vocabulary": 32,
     "objective.bootstrap": "max",
     "objective.bootstrap_steps": [1],
     "training.batch_size": 16,
@@ -60,6 +60,22 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "one token": {"store": "discrete"},
     "pooled": {"store": "discrete", "network.head.pooled": True},
     "camera": {"store": "camera", "network.vision.dim": 8, "network.vision.tokens": 2},
+    "maxvit": {
+        "store": "camera",
+        "network.vision.tower": "maxvit",
+        "network.vision.maxvit.dim": 8,
+        "network.vision.maxvit.depth": [1],
+        "network.vision.maxvit.dim_head": 4,
+        "network.vision.maxvit.window_size": 2,
+        "network.vision.maxvit.dropout": 0.0,
+        "network.vision.tokens": 2,
+    },
+    "crop": {"store": "camera", "data.random_crop": 8, "network.vision.dim": 8, "network.vision.tokens": 2},
+    "shift": {"store": "camera", "data.random_shift": 2, "network.vision.dim": 8, "network.vision.tokens": 2},
+    "words attended to": {"network.text.cross_attention": True},
+    "film": {"network.text.film": True},
+    "dropped instructions": {"network.text.drop_probability": 0.4},
+    "no instructions": {"network.text.encoder": "none"},
     "history": {"data.history": 2},
     "categorical": {"objective.value": "categorical", "objective.value_atoms": 11},
     "unbounded": {"objective.value": "unbounded"},
@@ -85,6 +101,10 @@ REFUSED: dict[frozenset[str], str] = {
     frozenset({"expectile", "double q"}): "objective.double_q",
     frozenset({"expectile", "consistency"}): "objective.consistency_weight",
     frozenset({"double q", "consistency"}): "objective.consistency_weight",
+    frozenset({"crop", "shift"}): "data.random_crop, data.random_shift",
+    frozenset({"no instructions", "words attended to"}): "network.text",
+    frozenset({"no instructions", "film"}): "network.text",
+    frozenset({"no instructions", "dropped instructions"}): "network.text",
     frozenset({"epsilon", "gumbel"}): "decoding.epsilon and decoding.temperature",
     frozenset({"epsilon", "beam"}): "decoding.epsilon and decoding.beam_width",
     frozenset({"gumbel", "beam"}): "decoding.temperature and decoding.beam_width",
@@ -92,7 +112,8 @@ REFUSED: dict[frozenset[str], str] = {
 
 WITHOUT_GRADIENT = {
     "one token": r"\.(bin_embedding_AKD|seen_AD)$",  # there is no token before it
-    "camera": r"\.null_condition\.null_C$",  # an instruction is always given, be it the empty one
+    # A tower's own: it is always given an instruction, be it the empty one.
+    **dict.fromkeys(("camera", "maxvit", "crop", "shift"), r"\.null_condition\.null_C$"),
 }
 """Option -> pattern of the parameters that nothing trains; all others must get a gradient."""
 
@@ -198,11 +219,12 @@ def test_it_learns_saves_loads_and_decodes_as_it_trained(
     save_tensors(tensors_of(model), folder / "model.safetensors")
     loaded = QTransformerPolicy.from_pretrained(folder, seed=3)
     kept = QTransformerPolicy(model, loaded.spec, seed=3)
-    states = random_frames(np.random.default_rng(1), 6, model.field_shapes)
-    actions = kept.act(states, "push the puck")
-    np.testing.assert_array_equal(loaded.act(states, "push the puck"), actions)
+    states = random_frames(np.random.default_rng(1), 6, loaded.spec.fields)
+    told = "push the puck" if kept.takes_instructions else None
+    actions = kept.act(states, told)
+    np.testing.assert_array_equal(loaded.act(states, told), actions)
     np.testing.assert_array_equal(
-        loaded.action_values(states, "push the puck", actions), kept.action_values(states, "push the puck", actions)
+        loaded.action_values(states, told, actions), kept.action_values(states, told, actions)
     )
     assert_cached_decoding_is_what_was_trained(model, kept)
 
@@ -212,7 +234,8 @@ def assert_cached_decoding_is_what_was_trained(model: QRoboticTransformer, polic
         history = model.encoder.history
         frames = random_frames(np.random.default_rng(2), 6 * history, model.field_shapes)
         observation = {name: torch.from_numpy(x).unflatten(0, (6, history)) for name, x in frames.items()}
-        context = model.encode(observation, model.embed_texts(["open the drawer"] * 6))
+        null = model.encoder.instruction.null(6)
+        context = model.encode(observation, model.instruct(["open it"] * 6) if policy.takes_instructions else null)
         found = []
         for use_cache in (True, False):
             select = policy.decoding.select(generator=torch.Generator().manual_seed(0))

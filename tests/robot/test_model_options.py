@@ -87,7 +87,7 @@ def along(model: QRoboticTransformer, state: torch.Tensor, tokens: torch.Tensor,
     order = model.orders_MA[choice]
     sequence = torch.cat((torch.full((len(tokens), 1), choice), tokens[:, order]), dim=1)
     order_BT = torch.cat((torch.zeros(1, dtype=torch.long), order + 1)).expand(len(tokens), -1)
-    logits = model.decode_in_order(model._context(state, None, None), sequence[:, :-1], order_BT)
+    logits = model.decode_in_order(model.encode_state(state), sequence[:, :-1], order_BT)
     return model.values.values(logits)[:, 1:]
 
 
@@ -156,7 +156,7 @@ def test_two_critics_stay_two(tmp_path: Path) -> None:
     )()  # fmt: skip
     assert all(not torch.equal(p, old) for p, old in zip(model.decoder.parameters(), before, strict=True))
     model.eval()
-    context = model._context(torch.randn(50, 2), None, None)
+    context = model.encode_state(torch.randn(50, 2))
     logits = model.decode(context, torch.randint(4, (50, 1)))
     assert logits.shape == (50, 2, 4, 2)
     first, second = (model.state_value.values(logits[..., critic]) for critic in (0, 1))
@@ -193,3 +193,22 @@ def test_decoding_options_are_stored_and_noise_falls_over_the_life_of_a_policy(t
     assert greedy.act(states).std(0).max() == 0.0
     with pytest.raises(ConfigError, match=r"decoding\.temperature and decoding\.beam_width"):
         QTransformerPolicy.from_pretrained(tmp_path / "policy", beam_width=2)
+
+
+@pytest.mark.parametrize("options", [{}, *HEADS], ids=str)
+def test_guidance_goes_with_every_head_and_with_beams(options: dict[str, Any]) -> None:
+    model, state = make_model(action_bins=4, cond_drop_prob=0.1, **options).eval(), torch.randn(B, 4)
+    texts = ["push the puck"] * B
+    plain, guided = (model.get_optimal_actions(state, texts, return_q_values=True, cond_scale=c)[1] for c in (1.0, 3.0))
+    torch.testing.assert_close(plain, model.get_optimal_actions(state, texts, return_q_values=True)[1])
+    assert not torch.allclose(plain, guided, atol=1e-4)
+    wide: dict[str, Any] = {"cond_scale": 3.0, "beam_width": 4 ** (A - 1), "return_q_values": True}
+    tokens, values = model.get_optimal_actions(state, texts, **wide)
+    uncached_tokens, uncached_values = model.get_optimal_actions(state, texts, use_cache=False, **wide)
+    assert torch.equal(tokens, uncached_tokens)
+    torch.testing.assert_close(values, uncached_values, atol=1e-5, rtol=0)
+    if options.get("dimension_order") != "learned":
+        decisions = torch.tensor(list(product(range(4), repeat=A)))
+        for row in range(B):
+            q = model(state[row].expand(len(decisions), -1), texts[:1], decisions, cond_scale=3.0)
+            assert tokens[row].tolist() == decisions[q[:, -1].gather(1, decisions[:, -1:])[:, 0].argmax()].tolist()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qseq.actions import ActionTokenizer, make_tokenizer
 from qseq.episodes import Episode, EpisodeView, Windows, WindowSpec
+from qseq.networks.text import Instruction
 from qseq.robot import QObjective, QObjectiveConfig
 from tests.robot.bandit import ACTION_SPACE, write_view
 
@@ -34,14 +35,14 @@ class FixedLogits(nn.Module):
         super().__init__()
         self.logits_AK = nn.Parameter(logits_AK.clone())
 
-    def embed_words(self, word_ids_BW: Tensor) -> Tensor:
-        return torch.zeros(len(word_ids_BW), 1)
+    def embed_instructions(self, inputs: Tensor, rows_B: Tensor) -> Instruction:
+        return Instruction(torch.zeros(len(rows_B), 1))
 
-    def see(self, observation: dict[str, Tensor], instruction_BD: Tensor) -> dict[str, Tensor]:
+    def see(self, observation: dict[str, Tensor], instruction: Instruction) -> dict[str, Tensor]:
         return {}
 
     def encode(
-        self, observation: dict[str, Tensor], instruction_BD: Tensor, seen: dict[str, Tensor] | None = None
+        self, observation: dict[str, Tensor], instruction: Instruction, seen: dict[str, Tensor] | None = None
     ) -> Tensor:
         return observation["state"][:, -1, :1]
 
@@ -56,8 +57,8 @@ class ValuedLogits(FixedLogits):
         super().__init__(logits_AK)
         self.value_logits_K = nn.Parameter(torch.tensor(value_logits or (0.3,)))
 
-    def state_values(self, observation: dict[str, Tensor], instruction_BD: Tensor, seen: dict[str, Tensor]) -> Tensor:
-        return (self.value_logits_K + observation["state"][:, -1, :1]).expand(len(instruction_BD), -1)
+    def state_values(self, observation: dict[str, Tensor], instruction: Instruction, seen: dict[str, Tensor]) -> Tensor:
+        return (self.value_logits_K + observation["state"][:, -1, :1]).expand(len(instruction), -1)
 
 
 def episode(rewards: list[float], *, terminated: bool) -> Episode:

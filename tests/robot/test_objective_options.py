@@ -33,7 +33,7 @@ def with_head(objective: QObjective, **options: object) -> QObjective:
         objective.tokenizer,
         objective.spec,
         objective.config,
-        objective.word_ids_IW,
+        objective.instructions,
         head=HeadConfig(**options),  # type: ignore[arg-type]
     )
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from qseq.networks.text import Instruction
 from robot_dp.learning import learn_by_adam, set_up
 from support.tabular import DISCOUNT, Mdp, TabularQ, optimal_q, random_mdp, stored, trail_episodes
 
@@ -25,7 +26,7 @@ class TabularQAndValue(TabularQ):
         self.table_SK = nn.Parameter(torch.zeros(num_states, folds))
 
     def state_values(
-        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor]
+        self, observation: Mapping[str, Tensor], instruction: Instruction, seen: Mapping[str, Tensor]
     ) -> Tensor:
         return self.table_SK[observation["state"][:, 0].argmax(dim=-1)]
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from qseq.networks.text import Instruction
 from qseq.values import UnboundedValue, ValueTransform
 
 from .mdp import DISCOUNT, Floats, Mdp, chunk_q, lottery, n_step_q, optimal_q, prefix_q, random_mdp
@@ -36,7 +37,8 @@ __all__ = [
 class TabularQ(nn.Module):
     """`forward(state_index_B, tokens_BA) -> [B, A, K]`: logits of every bin of each token given the true ones before.
 
-    Also offers what the robot objective asks of a network: `embed_words`, `encode` (a one-hot "state") and `decode`.
+    Also offers what the robot objective asks of a network: `embed_instructions`, `encode` (of a one-hot "state"),
+    `decode`.
     """
 
     def __init__(
@@ -58,14 +60,14 @@ class TabularQ(nn.Module):
     def forward(self, state_index_B: Tensor, tokens_BA: Tensor) -> Tensor:
         return self._logits(state_index_B, tokens_BA[:, : self.num_tokens - 1])
 
-    def embed_words(self, word_ids_IW: Tensor) -> Tensor:
-        return torch.zeros(len(word_ids_IW), 1)
+    def embed_instructions(self, inputs: Tensor, rows_B: Tensor) -> Instruction:
+        return Instruction(torch.zeros(len(rows_B), 1))
 
-    def see(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> dict[str, Tensor]:
+    def see(self, observation: Mapping[str, Tensor], instruction: Instruction) -> dict[str, Tensor]:
         return {}
 
     def encode(
-        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor] | None = None
+        self, observation: Mapping[str, Tensor], instruction: Instruction, seen: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """The newest frame of the one-hot state [B, F, S], as a context [B, 1, S]."""
         return observation["state"][:, -1:]

@@ -153,8 +153,10 @@ class PolicyActor(Actor):
             field: np.stack([observation[field] for observation in observations])
             for field in self._policy.observation_fields
         }
-        texts = instructions if self.instruction is None else [self.instruction] * len(slots)
-        return list(np.asarray(self._policy.act(batch, list(texts), environment_ids=list(slots))))
+        texts = list(instructions) if self._policy.takes_instructions else None
+        if self.instruction is not None:
+            texts = [self.instruction] * len(slots)
+        return list(np.asarray(self._policy.act(batch, texts, environment_ids=list(slots))))
 
 
 def make_actor(policy: str, kwargs: Mapping[str, Any] | None = None) -> Actor:

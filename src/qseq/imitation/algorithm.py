@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ def make_trainer(config: CloningConfig, view: EpisodeView, *, run: Path, seed: i
     spec = prepared.policy_spec
     torch.manual_seed(seed)
     return Trainer(
-        CloningObjective(spec.tokenizer, prepared.window_spec, prepared.word_ids_IW),
+        CloningObjective(spec.tokenizer, prepared.window_spec, prepared.instructions),
         CloningPolicy.build_network(spec, prepared.layouts),
         prepared.windows,
         config.training,
@@ -41,7 +42,7 @@ def make_trainer(config: CloningConfig, view: EpisodeView, *, run: Path, seed: i
         seed=seed,
         save_model=lambda _, folder: write_description(CloningPolicy.kind, spec, folder),
         has_target=False,
-        run_config=config,
+        run_config=replace(config, network=spec.network),
     )
 
 

@@ -24,21 +24,21 @@ class CloningObjective:
     Args:
         tokenizer: actions <-> tokens.
         spec: the shape of the windows.
-        word_ids_IW: hashed words of the data set's instructions, row by instruction id.
+        instructions: what the network reads of the data set's instructions, row by instruction id.
     """
 
-    def __init__(self, tokenizer: ActionTokenizer, spec: WindowSpec, word_ids_IW: Tensor) -> None:
+    def __init__(self, tokenizer: ActionTokenizer, spec: WindowSpec, instructions: Tensor) -> None:
         self.tokenizer = tokenizer
         self.spec = spec
-        self.word_ids_IW = word_ids_IW
+        self.instructions = instructions
 
     def loss(self, batch: WindowBatch, online: nn.Module, target: nn.Module | None) -> Losses:
         """See the class; `target` is not used."""
         network = cast(ActionNetwork, online)
         tokens_BA, weights_BA = decision_tokens_of(batch, self.tokenizer)
-        self.word_ids_IW = self.word_ids_IW.to(tokens_BA.device)
-        instruction_BD = network.embed_words(self.word_ids_IW)[batch.instruction_ids]
-        context_BSD = network.encode(observation_at(batch, self.spec), instruction_BD)
+        self.instructions = self.instructions.to(tokens_BA.device)
+        instruction = network.embed_instructions(self.instructions, batch.instruction_ids)
+        context_BSD = network.encode(observation_at(batch, self.spec), instruction)
         logits_BAK = network.decode(context_BSD, tokens_BA[:, :-1]).float()
         if self.tokenizer.token_mask is not None:
             logits_BAK = logits_BAK.masked_fill(~self.tokenizer.token_mask.to(logits_BAK.device), -torch.inf)

@@ -1,21 +1,24 @@
 """Observation, instruction and action prefix -> logits of the next action token. Robots and imitation share it.
 
-Legend: B batch, F frames of history, S observation tokens, P tokens of a prefix, K bins, W words, D width.
+Legend: B batch, I instructions of a data set, F frames of history, S observation tokens, P tokens of a prefix, K bins,
+W words, E width of a word's embedding, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from qseq.networks.attention import DecodingCache
-from qseq.networks.camera import VisionConfig
+from qseq.networks.decoder import Decoder
+from qseq.networks.frozen_text import TextInputs, resolve_text
 from qseq.networks.head import HeadConfig, make_head
 from qseq.networks.observation import FieldLayout, ObservationEncoder, make_field_encoders
-from qseq.networks.text import word_ids
+from qseq.networks.text import Instruction, TextConfig
+from qseq.networks.vision import VisionConfig, resolve_vision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +43,30 @@ class NetworkConfig:
     """Score bins with their own embeddings instead of a projection of its own."""
     head: HeadConfig = field(default_factory=HeadConfig)
     vision: VisionConfig = field(default_factory=VisionConfig)
-    instruction_vocabulary: int = 1024
-    """Buckets that the words of instructions are hashed to."""
+    text: TextConfig = field(default_factory=TextConfig)
+
+
+def resolve(config: NetworkConfig) -> NetworkConfig:
+    """The same with what other libraries' models are made of noted, so that it rebuilds the network anywhere.
+
+    Raises:
+        RequestError: a library is not installed, or a model not found.
+    """
+    return replace(config, vision=resolve_vision(config.vision), text=resolve_text(config.text))
+
+
+def unpublished(config: NetworkConfig) -> NetworkConfig:
+    """The same network without a download of weights that others will replace."""
+    backbone = replace(config.vision.backbone, pretrained=False)
+    return replace(config, vision=replace(config.vision, backbone=backbone))
 
 
 class ActionNetwork(nn.Module):
-    """Encoder of a short history and an instruction, and an autoregressive decoder over action tokens."""
+    """Encoder of a short history and an instruction, and an autoregressive decoder over action tokens.
+
+    Args:
+        tower: reads the cameras in the place of a new one, see `CameraEncoder`.
+    """
 
     def __init__(
         self,
@@ -58,10 +79,15 @@ class ActionNetwork(nn.Module):
         outputs_per_bin: int = 1,
         initial_logit: float = 0.0,
         token_mask_AK: Tensor | None = None,
+        tower: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.config = config = resolve(config)
         self.field_shapes = {name: layout.shape for name, layout in fields.items()}
-        encoders = make_field_encoders(fields, config.dim, config.vision)
+        self.text_inputs = TextInputs(config.text)
+        encoders = make_field_encoders(
+            fields, config.dim, config.vision, conditional=config.text.encoder != "none", tower=tower
+        )
         self.encoder = ObservationEncoder(
             encoders,
             dim=config.dim,
@@ -71,7 +97,7 @@ class ActionNetwork(nn.Module):
             dim_head=config.dim_head,
             ff_mult=config.ff_mult,
             dropout=config.dropout,
-            instruction_vocabulary=config.instruction_vocabulary,
+            text=config.text,
         )
         self.decoder = make_head(
             config.head,
@@ -93,31 +119,44 @@ class ActionNetwork(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def word_ids(self, texts: list[str]) -> Tensor:
-        """Texts -> what `embed_words` reads, int64 `[B, W]`."""
-        return word_ids(texts, vocabulary=self.encoder.instruction.vocabulary).to(self.device)
-
-    def embed_words(self, word_ids_BW: Tensor) -> Tensor:
-        """`[B, W]` -> instruction embeddings `[B, D]`."""
-        out: Tensor = self.encoder.instruction(word_ids_BW)
+    def embed_instructions(self, inputs: Tensor, rows_B: Tensor | None = None) -> Instruction:
+        """What `text_inputs` made of texts -> what conditions the network, for every input or for those of `rows_B`."""
+        out: Instruction = self.encoder.instruction(inputs, rows_B)
         return out
 
-    def embed_texts(self, texts: list[str]) -> Tensor:
-        """Instruction embeddings `[B, D]`; an empty text gives the null instruction."""
-        return self.embed_words(self.word_ids(texts))
+    def instruct(self, texts: Sequence[str]) -> Instruction:
+        """What conditions the network, for each text; an empty text gives the null instruction."""
+        return self.embed_instructions(self.text_inputs(texts).to(self.device))
 
-    def see(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> dict[str, Tensor]:
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """What may be given in the place of texts: `[B, E]`, or `[B, W, E]` where tokens attend to words.
+
+        An empty text gives zeros.
+        """
+        return self.encoder.instruction.raw(self.text_inputs(texts).to(self.device))
+
+    def see(self, observation: Mapping[str, Tensor], instruction: Instruction) -> dict[str, Tensor]:
         """Tokens of the cameras, by field, for `encode` and whoever else reads them; empty without cameras."""
-        return self.encoder.see(observation, instruction_BD)
+        return self.encoder.see(observation, instruction)
 
     def encode(
-        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor] | None = None
+        self, observation: Mapping[str, Tensor], instruction: Instruction, seen: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Each field `[B, F, *shape]` -> context `[B, S, D]`. `seen` spares the cameras, see `see`."""
-        out: Tensor = self.encoder(observation, instruction_BD, seen)
+        out: Tensor = self.encoder(observation, instruction, seen)
         return out
 
-    def decode(self, context_BSD: Tensor, prefix_BP: Tensor, cache: DecodingCache | None = None) -> Tensor:
-        """Logits `[B, P + 1, K]` of the tokens after every part of the prefix."""
-        out: Tensor = self.decoder(context_BSD, prefix_BP, cache)
+    def decode(
+        self,
+        context: Tensor,
+        prefix_BP: Tensor,
+        cache: DecodingCache | None = None,
+        *,
+        decoder: Decoder | None = None,
+    ) -> Tensor:
+        """Logits `[B, P + 1, K]` of the tokens after every part of the prefix.
+
+        `decoder` stands in for the network's own, such as a `GuidedDecoder` with the context it reads.
+        """
+        out: Tensor = (decoder or self.decoder)(context, prefix_BP, cache)
         return out

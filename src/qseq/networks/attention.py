@@ -128,7 +128,15 @@ class CrossAttention(nn.Module):
         self.to_kv = nn.Linear(dim, 2 * heads * dim_head, bias=False)
         self.to_out = nn.Linear(heads * dim_head, dim, bias=False)
 
-    def forward(self, x_BTD: Tensor, context_BSD: Tensor, *, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BTD: Tensor,
+        context_BSD: Tensor,
+        *,
+        present_BS: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """`present_BS` is boolean, False where a shorter context of the batch has nothing to look at."""
         query = split_heads(self.to_q(x_BTD), self.heads)
         if cache is not None and cache.context_keys_BHSE is not None and cache.context_values_BHSE is not None:
             key, value = cache.context_keys_BHSE, cache.context_values_BHSE
@@ -137,7 +145,8 @@ class CrossAttention(nn.Module):
             if cache is not None:
                 cache.context_keys_BHSE, cache.context_values_BHSE = key, value
         dropout = self.dropout if self.training else 0.0
-        out: Tensor = self.to_out(merge_heads(attend(query, key, value, dropout=dropout)))
+        mask = None if present_BS is None else present_BS[:, None, None]
+        out: Tensor = self.to_out(merge_heads(attend(query, key, value, mask_TS=mask, dropout=dropout)))
         return out
 
 

@@ -5,48 +5,84 @@ Legend: B batch, F frames of history, C channels, H x W pixels, S tokens of a fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor, nn
 
-from qseq.networks.vision import ConvTower, TokenLearner
-
-
-@dataclass(frozen=True, kw_only=True)
-class VisionConfig:
-    """Sizes of what reads a camera."""
-
-    dim: int = 32
-    """Features of the tower's first stage; every later one has twice as many."""
-    depth: tuple[int, ...] = (1, 1)
-    """Residual blocks of each stage."""
-    tokens: int = 8
-    """Tokens of a frame."""
+from qseq.networks.text import Instruction
+from qseq.networks.vision import FiLM, MaxViT, TokenLearner, VisionConfig, VisionTower, make_tower
 
 
 class CameraEncoder(nn.Module):
-    """Convolutional tower conditioned on the instruction at every block, then TokenLearner (RT-1, Brohan et al. 2022).
+    """A tower conditioned on the instruction, then TokenLearner (RT-1, Brohan et al. 2022).
 
     Args:
         shape: of a frame, (C, H, W).
-        dim: D, also of the instruction's embedding.
+        dim: D, also of the instruction's summary.
+        conditional: whether there are instructions; without, towers are built without conditioning.
+        tower: used in the place of a new one. A MaxViT that takes no instructions is made to, and loses its class head;
+            another module that takes none gets FiLM after its map.
 
     Raises:
-        ValueError: a side of the frame that the tower cannot take.
+        ValueError: a side of the frame that the tower cannot take, or a tower of another size of instruction.
     """
 
-    def __init__(self, shape: tuple[int, ...], dim: int, config: VisionConfig) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dim: int,
+        config: VisionConfig,
+        *,
+        conditional: bool = True,
+        tower: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        channels, height, width = shape
-        self.tower = ConvTower(dim=config.dim, depth=config.depth, channels=channels, condition_dim=dim)
-        self.tower.feature_size(height, width)
-        self.token_learner = TokenLearner(self.tower.out_dim, num_output_tokens=config.tokens)
-        self.project = nn.Linear(self.tower.out_dim, dim)
+        _, height, width = shape
+        self.tower = make_tower(config, shape, dim if conditional else None) if tower is None else tower
+        self.film: FiLM | None = None
+        if tower is not None:
+            self._adopt(dim, conditional)
+        self._tower.feature_size(height, width)
+        self.token_learner = TokenLearner(
+            self._tower.out_dim,
+            num_output_tokens=config.tokens,
+            ff_mult=config.token_learner_ff_mult,
+            num_layers=config.token_learner_layers,
+        )
+        self.project = nn.Linear(self._tower.out_dim, dim)
         self.tokens = config.tokens
 
-    def forward(self, frames_BFCHW: Tensor, instruction_BD: Tensor) -> Tensor:
+    def forward(self, frames_BFCHW: Tensor, instruction: Instruction) -> Tensor:
         """`[B, F, C, H, W]`, uint8 or floating in [0, 1] -> `[B, F, S, D]`."""
         batch, frames = frames_BFCHW.shape[:2]
-        maps = self.tower(frames_BFCHW.flatten(0, 1), instruction_BD.repeat_interleave(frames, 0))
+        conditions_ND = instruction.summary_BD.repeat_interleave(frames, 0)
+        conditions = conditions_ND if self._tower.condition_dim is not None else None
+        maps = self.tower(frames_BFCHW.flatten(0, 1), conditions, return_embeddings=True)
+        if self.film is not None:
+            maps = self.film(maps, conditions_ND)
         out: Tensor = self.project(self.token_learner(maps)).unflatten(0, (batch, frames))
         return out
+
+    @property
+    def _tower(self) -> VisionTower:
+        return cast(VisionTower, self.tower)
+
+    def _adopt(self, dim: int, conditional: bool) -> None:
+        """Fit a tower that was built elsewhere to this network."""
+        missing = [name for name in ("out_dim", "condition_dim", "feature_size") if not hasattr(self.tower, name)]
+        if missing:
+            raise ValueError(
+                f"the tower {type(self.tower).__name__} has no '{missing[0]}', expected the interface of VisionTower"
+            )
+        if isinstance(self.tower, MaxViT):
+            self.tower.head = None
+            if conditional:
+                self.tower.condition_on(dim)
+        elif conditional and self._tower.condition_dim is None:
+            self.film = FiLM(dim, self._tower.out_dim)
+        if self._tower.condition_dim not in (None, dim):
+            raise ValueError(
+                f"the tower reads instructions of size {self._tower.condition_dim}, expected {dim}, the network's dim"
+            )
+        if not conditional and self._tower.condition_dim is not None:
+            raise ValueError("the tower reads instructions, expected one built without condition_dim: there are none")

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from qseq.errors import RequestError
 from qseq.networks.attention import TransformerBlock
-from qseq.networks.camera import CameraEncoder, VisionConfig
-from qseq.networks.text import InstructionEncoder
+from qseq.networks.camera import CameraEncoder
+from qseq.networks.conditioning import Conditioning
+from qseq.networks.text import Instruction, InstructionEncoder, TextConfig
+from qseq.networks.vision import VisionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class VectorEncoder(nn.Module):
             nn.Linear(size, 2 * dim), nn.GELU(), nn.LayerNorm(2 * dim), nn.Linear(2 * dim, dim)
         )
 
-    def forward(self, frames_BF: Tensor, instruction_BD: Tensor) -> Tensor:
+    def forward(self, frames_BF: Tensor, instruction: Instruction) -> Tensor:
         """`[B, F, *shape]` -> `[B, F, 1, D]`. Numbers mean the same whatever the instruction: it is not looked at."""
         x = (frames_BF.flatten(2).float() - self.mean) / self.std
         out: Tensor = self.network(x.clamp(-self.clip, self.clip))
@@ -59,8 +61,12 @@ def is_image(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3
 
 
-def make_field_encoder(name: str, layout: FieldLayout, dim: int, vision: VisionConfig) -> nn.Module:
-    """A new encoder of one field: `([B, F, *shape], instruction [B, D]) -> [B, F, encoder.tokens, D]`.
+def make_field_encoder(
+    name: str, layout: FieldLayout, dim: int, vision: VisionConfig, *, conditional: bool, tower: nn.Module | None
+) -> nn.Module:
+    """A new encoder of one field: `([B, F, *shape], instruction) -> [B, F, encoder.tokens, D]`.
+
+    `conditional` says whether there are instructions; a `tower` is used as it is, in the place of a new one.
 
     Raises:
         RequestError: a camera whose frames the tower cannot take.
@@ -68,7 +74,7 @@ def make_field_encoder(name: str, layout: FieldLayout, dim: int, vision: VisionC
     if not is_image(layout.shape):
         return VectorEncoder(layout, dim)
     try:
-        return CameraEncoder(layout.shape, dim, vision)
+        return CameraEncoder(layout.shape, dim, vision, conditional=conditional, tower=tower)
     except ValueError as error:
         raise RequestError(
             f"observation field '{name}' has shape {list(layout.shape)}, read as an image [channels, height, width]: "
@@ -76,16 +82,27 @@ def make_field_encoder(name: str, layout: FieldLayout, dim: int, vision: VisionC
         ) from error
 
 
-def make_field_encoders(fields: Mapping[str, FieldLayout], dim: int, vision: VisionConfig) -> dict[str, nn.Module]:
-    """A new encoder for each field."""
-    return {name: make_field_encoder(name, layout, dim, vision) for name, layout in fields.items()}
+def make_field_encoders(
+    fields: Mapping[str, FieldLayout],
+    dim: int,
+    vision: VisionConfig,
+    *,
+    conditional: bool = True,
+    tower: nn.Module | None = None,
+) -> dict[str, nn.Module]:
+    """A new encoder for each field, see `make_field_encoder`."""
+    return {
+        name: make_field_encoder(name, layout, dim, vision, conditional=conditional, tower=tower)
+        for name, layout in fields.items()
+    }
 
 
 class ObservationEncoder(nn.Module):
     """Fields of a short history and an instruction -> tokens `[B, S, D]`.
 
     Every frame of every field gives its tokens; the instruction gives one and shifts all others; a frame-causal
-    transformer mixes them (a token looks at its own and earlier frames, and at the instruction).
+    transformer mixes them (a token looks at its own and earlier frames, and at the instruction). `text` may ask for
+    more conditioning, see `Conditioning`.
     """
 
     mask_SS: Tensor
@@ -101,7 +118,7 @@ class ObservationEncoder(nn.Module):
         dim_head: int,
         ff_mult: int = 4,
         dropout: float = 0.0,
-        instruction_vocabulary: int = 1024,
+        text: TextConfig | None = None,
     ) -> None:
         super().__init__()
         self.fields = tuple(field_encoders)
@@ -109,36 +126,45 @@ class ObservationEncoder(nn.Module):
         # Field names may hold dots or slashes, module names may not: encoders are kept by order.
         self.encoders = nn.ModuleList(field_encoders[name] for name in self.fields)
         tokens_a_frame = sum(cast(int, encoder.tokens) for encoder in field_encoders.values())
-        self.instruction = InstructionEncoder(dim, vocabulary=instruction_vocabulary)
+        text = text or TextConfig()
+        self.instruction = InstructionEncoder(dim, text)
         self.frame_position_FSD = nn.Parameter(torch.randn(history, tokens_a_frame, dim) * 0.02)
         self.blocks = nn.ModuleList(
             TransformerBlock(dim, heads=heads, dim_head=dim_head, ff_mult=ff_mult, dropout=dropout)
             for _ in range(depth)
         )
+        conditioned = text.film or text.cross_attention
+        self.conditioning = nn.ModuleList(
+            Conditioning(dim, text, heads=heads, dim_head=dim_head, dropout=dropout)
+            for _ in range(depth if conditioned else 0)
+        )
         self.norm = nn.LayerNorm(dim)
         frame_of_S = torch.cat((torch.zeros(1), torch.arange(history).repeat_interleave(tokens_a_frame) + 1))
         self.register_buffer("mask_SS", frame_of_S[:, None] >= frame_of_S[None, :], persistent=False)
 
-    def see(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> dict[str, Tensor]:
+    def see(self, observation: Mapping[str, Tensor], instruction: Instruction) -> dict[str, Tensor]:
         """Tokens `[B, F, tokens, D]` of the cameras, by field: the costly part, to be done once and read twice."""
         return {
-            name: encoder(observation[name], instruction_BD)
+            name: encoder(observation[name], instruction)
             for name, encoder in zip(self.fields, self.encoders, strict=True)
             if isinstance(encoder, CameraEncoder)
         }
 
     def forward(
-        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor] | None = None
+        self, observation: Mapping[str, Tensor], instruction: Instruction, seen: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Fields `[B, F, *shape]` -> `[B, S, D]`; `instruction_BD` comes from `self.instruction`, `seen` from `see`."""
-        seen = self.see(observation, instruction_BD) if seen is None else seen
+        """Fields `[B, F, *shape]` -> `[B, S, D]`; `instruction` comes from `self.instruction`, `seen` from `see`."""
+        seen = self.see(observation, instruction) if seen is None else seen
         encoded = [
-            seen[name] if name in seen else encoder(observation[name], instruction_BD)
+            seen[name] if name in seen else encoder(observation[name], instruction)
             for name, encoder in zip(self.fields, self.encoders, strict=True)
         ]
-        frames_BFSD = torch.cat(encoded, dim=2) + self.frame_position_FSD + instruction_BD[:, None, None]
-        x_BSD = torch.cat((instruction_BD[:, None], frames_BFSD.flatten(1, 2)), dim=1)
-        for block in self.blocks:
+        summary_BD = instruction.summary_BD
+        frames_BFSD = torch.cat(encoded, dim=2) + self.frame_position_FSD + summary_BD[:, None, None]
+        x_BSD = torch.cat((summary_BD[:, None], frames_BFSD.flatten(1, 2)), dim=1)
+        for index, block in enumerate(self.blocks):
+            if self.conditioning:
+                x_BSD = self.conditioning[index](x_BSD, instruction)
             x_BSD = block(x_BSD, mask_TT=self.mask_SS)
         out: Tensor = self.norm(x_BSD)
         return out

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from qseq.networks.camera import VisionConfig
 from qseq.networks.dropout import Dropout
 from qseq.networks.observation import FieldLayout, VectorEncoder, is_image
+from qseq.networks.text import Instruction
+from qseq.networks.vision import VisionConfig
 
 
 class FoldedStateValue(nn.Module):
@@ -48,14 +49,16 @@ class FoldedStateValue(nn.Module):
             _StateValue(fields, history, dim, vision, outputs, initial_logit, dropout) for _ in range(folds)
         )
 
-    def forward(self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor]) -> Tensor:
+    def forward(
+        self, observation: Mapping[str, Tensor], instruction: Instruction, seen: Mapping[str, Tensor]
+    ) -> Tensor:
         """Fields `[B, F, *shape]`, cameras' tokens `[B, F, tokens, D]` -> logits `[B, K, outputs]`.
 
         Neither the instruction's embedding nor the cameras' tokens get a gradient.
         """
-        instruction_BD = instruction_BD.detach()
+        instruction = Instruction(instruction.summary_BD.detach())
         seen = {name: tokens.detach() for name, tokens in seen.items()}
-        return torch.stack([fold(observation, instruction_BD, seen) for fold in self.folds], dim=1)
+        return torch.stack([fold(observation, instruction, seen) for fold in self.folds], dim=1)
 
 
 class _StateValue(nn.Module):
@@ -80,12 +83,13 @@ class _StateValue(nn.Module):
         nn.init.constant_(self.output.bias, initial_logit)
         self.dropout = Dropout(dropout)
 
-    def forward(self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor]) -> Tensor:
+    def forward(
+        self, observation: Mapping[str, Tensor], instruction: Instruction, seen: Mapping[str, Tensor]
+    ) -> Tensor:
         encoded = [
-            encoder(observation[name], instruction_BD)
-            for name, encoder in zip(self.vectors, self.encoders, strict=True)
+            encoder(observation[name], instruction) for name, encoder in zip(self.vectors, self.encoders, strict=True)
         ]
-        x_BFSD = torch.cat([*encoded, *seen.values()], dim=2) + self.instruction(instruction_BD)[:, None, None]
+        x_BFSD = torch.cat([*encoded, *seen.values()], dim=2) + self.instruction(instruction.summary_BD)[:, None, None]
         x = self.dropout(nn.functional.gelu(self.norm(x_BFSD.flatten(1))))
         x = self.dropout(nn.functional.gelu(self.hidden(x)))
         out: Tensor = self.output(x)

@@ -28,6 +28,11 @@ class Policy(ABC):
     def action_space(self) -> dict[str, Any]:
         """JSON form of the space its actions lie in."""
 
+    @property
+    def takes_instructions(self) -> bool:
+        """Whether it may be told what to do."""
+        return True
+
     @abstractmethod
     def act(
         self,
@@ -44,7 +49,8 @@ class Policy(ABC):
             environment_ids: which environment each row belongs to; rows are 0, 1, ... by default.
 
         Raises:
-            RequestError: a field is missing or has another shape.
+            RequestError: a field is missing, has another shape or is no image where one is read; no instruction where
+                one is needed, or one where none is taken.
         """
 
     @abstractmethod

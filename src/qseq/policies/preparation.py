@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,15 +15,16 @@ from qseq.configuration import Fraction, NonNegativeInt, PositiveInt
 from qseq.episodes import EpisodeView, Windows, WindowSpec
 from qseq.episodes.sources import open_source
 from qseq.episodes.statistics import compute_statistics
-from qseq.errors import RequestError
-from qseq.networks.action_network import NetworkConfig
+from qseq.errors import ConfigError, RequestError
+from qseq.networks.action_network import NetworkConfig, resolve
+from qseq.networks.frozen_text import TextInputs
 from qseq.networks.observation import FieldLayout, is_image
-from qseq.networks.text import word_ids
-from qseq.policies.augmentation import ShiftedWindows
+from qseq.policies.augmentation import CroppedWindows, ShiftedWindows
 from qseq.policies.token_policy import TokenPolicySpec
 from qseq.training import BatchSource, TrainingConfig
 
 _QUANTILE_SAMPLES = 100_000
+_EMBEDDINGS = "instruction_embeddings"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,9 @@ class DataConfig:
     """Show successful episodes more often, so that at least this share of the steps is theirs; 0 shows all alike."""
     random_shift: NonNegativeInt = 0
     """Move cameras' frames at random by up to so many pixels each way in training, all frames of a window alike."""
+    random_crop: NonNegativeInt = 0
+    """Cut squares with sides of so many pixels out of cameras' frames, at random in training and from the middle when
+    acting; 0 cuts nothing. The network sees squares of this size only."""
     verify: bool = True
     """Check every value of the data (finite, within bounds) before training."""
     limit_episodes: NonNegativeInt = 0
@@ -70,8 +74,8 @@ class PreparedData:
     window_spec: WindowSpec
     policy_spec: TokenPolicySpec
     layouts: dict[str, FieldLayout]
-    word_ids_IW: Tensor
-    """Hashed words of the instructions, row by instruction id."""
+    instructions: Tensor
+    """What the network reads of the instructions (see `TextInputs`), row by instruction id."""
 
 
 def open_view(sources: Sequence[str], config: DataConfig) -> EpisodeView:
@@ -130,8 +134,10 @@ def prepare(
     """Cut windows and lay out the network. `extra` is what the family stores with its policy.
 
     Raises:
-        RequestError: a field named in `data.fields` is not in the data.
+        RequestError: a field named in `data.fields` is not in the data; shifts or crops that the cameras do not allow;
+            a model of another library that is not to be had.
     """
+    network = resolve(network)
     chosen = data.fields or tuple(view.fields)
     missing = [name for name in chosen if name not in view.fields]
     if missing:
@@ -139,14 +145,6 @@ def prepare(
     tokenizer = _tokenizer(view, actions, seed)
     shapes = {name: tuple(view.fields[name].shape) for name in chosen}
     statistics = compute_statistics(view, [name for name in chosen if not is_image(shapes[name])])
-    layouts = {
-        name: FieldLayout(
-            shape=shape, mean=torch.as_tensor(statistics[name].mean), std=torch.as_tensor(statistics[name].std)
-        )
-        if name in statistics
-        else FieldLayout(shape=shape)
-        for name, shape in shapes.items()
-    }
     spec = WindowSpec(
         history=data.history,
         bootstrap_steps=bootstrap_steps,
@@ -155,18 +153,54 @@ def prepare(
     plain = Windows(
         view, spec, batch_size=batch_size, seed=seed, discount=discount, min_return=min_return, fields=chosen
     )
-    windows = ShiftedWindows(plain, pixels=data.random_shift, seed=seed) if data.random_shift else plain
+    windows = _augmented(plain, data, seed)
     policy_spec = TokenPolicySpec(
         network=network,
-        fields={name: layout.shape for name, layout in layouts.items()},
+        fields=shapes,
         history=data.history,
         tokenizer=tokenizer,
         action_space=view.action_space,
         extra=extra,
         default_instruction=only_instruction(view),
+        needs_instruction=needs_instruction(view, network),
+        crop=data.random_crop,
     )
-    words = word_ids(view.instructions or [""], vocabulary=network.instruction_vocabulary)
-    return PreparedData(view, windows, spec, policy_spec, layouts, words)
+    layouts = {
+        name: replace(layout, mean=torch.as_tensor(statistics[name].mean), std=torch.as_tensor(statistics[name].std))
+        if name in statistics
+        else layout
+        for name, layout in policy_spec.blank_layouts().items()
+    }
+    instructions = instruction_inputs(view, network)
+    return PreparedData(view, windows, spec, policy_spec, layouts, instructions)
+
+
+def instruction_inputs(view: EpisodeView, network: NetworkConfig) -> Tensor:
+    """What the network reads of the data's instructions, row by id; a frozen encoder's work is kept beside the data.
+
+    `network` is resolved.
+    """
+    return TextInputs(network.text, view.stores[0].path / _EMBEDDINGS)(view.instructions or [""])
+
+
+def needs_instruction(view: EpisodeView, network: NetworkConfig) -> bool:
+    """Whether a policy cannot act unless it is told something: it was always told, and not always the same."""
+    told = set(view.instructions)
+    never_without = "" not in told and network.text.drop_probability == 0
+    return network.text.encoder != "none" and len(told) > 1 and never_without
+
+
+def _augmented(windows: Windows, data: DataConfig, seed: int) -> BatchSource:
+    if data.random_crop and data.random_shift:
+        raise ConfigError(
+            f"data.random_crop, data.random_shift: found {data.random_crop} and {data.random_shift}, expected one of "
+            "them to be 0: a crop at random is a shift already"
+        )
+    if data.random_crop:
+        return CroppedWindows(windows, pixels=data.random_crop, seed=seed)
+    if data.random_shift:
+        return ShiftedWindows(windows, pixels=data.random_shift, seed=seed)
+    return windows
 
 
 def only_instruction(view: EpisodeView) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,10 +21,16 @@ from qseq.actions import ActionTokenizer, ChunkTokens
 from qseq.configuration import from_dict, to_dict
 from qseq.errors import ConfigError, DataError, RequestError
 from qseq.files import write_atomic
-from qseq.networks.action_network import ActionNetwork, NetworkConfig
+from qseq.networks.action_network import ActionNetwork, NetworkConfig, unpublished
+from qseq.networks.decoder import Decoder
 from qseq.networks.decoding import Select, decode_tokens
-from qseq.networks.observation import FieldLayout
+from qseq.networks.guidance import GuidedDecoder, guided_context
+from qseq.networks.observation import FieldLayout, is_image
+from qseq.networks.text import Instruction
+from qseq.networks.vision import center_crop
 from qseq.policies.base import Observation, Policy
+from qseq.policies.camera_memory import CameraMemory, ShownFrames
+from qseq.policies.inputs import read_frames, read_instructions
 from qseq.policies.locate import DESCRIPTION, WEIGHTS, locate_policy, read_description
 from qseq.policies.memory import FrameMemory
 
@@ -43,6 +49,10 @@ class TokenPolicySpec:
     """What one family needs besides, as plain data."""
     default_instruction: str = ""
     """Told to the network when nobody says anything: the instruction of the data, where they hold but one."""
+    needs_instruction: bool = False
+    """It was always told what to do in training, and not always the same."""
+    crop: int = 0
+    """Side of the square in the middle of cameras' frames that the network sees; 0 shows it all."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -53,6 +63,8 @@ class TokenPolicySpec:
             "action_space": self.action_space,
             "extra": self.extra,
             "default_instruction": self.default_instruction,
+            "needs_instruction": self.needs_instruction,
+            "crop": self.crop,
         }
 
     @staticmethod
@@ -65,23 +77,55 @@ class TokenPolicySpec:
             action_space=dict(description["action_space"]),
             extra=dict(description["extra"]),
             default_instruction=str(description["default_instruction"]),
+            needs_instruction=bool(description["needs_instruction"]),
+            crop=int(description["crop"]),
         )
 
     def blank_layouts(self) -> dict[str, FieldLayout]:
-        """Layouts whose statistics the weights will overwrite."""
-        return {name: FieldLayout(shape=shape) for name, shape in self.fields.items()}
+        """What the network sees, with statistics that the weights will overwrite."""
+        return {name: FieldLayout(shape=self._seen(shape)) for name, shape in self.fields.items()}
+
+    def _seen(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (shape[0], self.crop, self.crop) if self.crop and is_image(shape) else shape
 
 
 class TokenPolicy(Policy):
-    """Shared by families whose network is an `ActionNetwork`; they say how logits become scores and choices."""
+    """Shared by families whose network is an `ActionNetwork`; they say how logits become scores and choices.
 
-    def __init__(self, network: ActionNetwork, spec: TokenPolicySpec, *, seed: int = 0, use_cache: bool = True) -> None:
+    Args:
+        seed: of random choices in decoding.
+        use_cache: keep keys and values while the tokens of a decision are decoded, and what cameras' frames gave from
+            one decision to the next. Without it all is computed again, to the same effect.
+        cond_scale: how much more the instruction counts (classifier-free guidance); 1 is the network as trained, more
+            costs a second pass.
+
+    Raises:
+        RequestError: guidance of a network that was never trained without its instruction.
+    """
+
+    def __init__(
+        self,
+        network: ActionNetwork,
+        spec: TokenPolicySpec,
+        *,
+        seed: int = 0,
+        use_cache: bool = True,
+        cond_scale: float = 1.0,
+    ) -> None:
+        if cond_scale != 1.0 and not spec.network.text.drop_probability:
+            raise RequestError(
+                f"cond_scale: found {cond_scale}, expected 1: the policy was trained with "
+                "network.text.drop_probability=0 and does not know what to do without an instruction"
+            )
         self.network = network.eval()
         self.spec = spec
+        self.cond_scale = cond_scale
         self.use_cache = use_cache
         self._memory = FrameMemory(spec.history)
+        self._cameras = [name for name, shape in spec.fields.items() if is_image(shape)]
+        self._seen, self._seen_untold = CameraMemory(), CameraMemory()
         self._queues: dict[int, list[np.ndarray]] = {}
-        self._instructions: dict[str, Tensor] = {}
+        self._instructions: dict[str, Instruction] = {}
         self._generator = torch.Generator(device=network.device)
         self.seed(seed)
 
@@ -106,11 +150,16 @@ class TokenPolicy(Policy):
     def action_space(self) -> dict[str, Any]:
         return self.spec.action_space
 
+    @property
+    def takes_instructions(self) -> bool:
+        return self.spec.network.text.encoder != "none"
+
     def seed(self, seed: int) -> None:
         self._generator.manual_seed(seed)
 
     def reset(self, environment_ids: Sequence[int] | None = None) -> None:
-        self._memory.forget(environment_ids)
+        for memory in (self._memory, self._seen, self._seen_untold):
+            memory.forget(environment_ids)
         for environment in list(self._queues) if environment_ids is None else environment_ids:
             self._queues.pop(environment, None)
 
@@ -121,26 +170,32 @@ class TokenPolicy(Policy):
         *,
         environment_ids: Sequence[int] | None = None,
     ) -> np.ndarray:
-        frames, single = self._batch(observation)
+        frames, single = read_frames(observation, self.spec.fields)
         rows = len(next(iter(frames.values())))
         environments = list(range(rows)) if environment_ids is None else list(environment_ids)
         texts = self._texts(instruction, rows)
         windows = self._memory.push(frames, environments)
-        actions = self._from_queues(environments, windows, texts)
+        shown = ShownFrames(environments, self._memory.numbers(environments))
+        actions = self._from_queues(shown, windows, texts)
         return actions[0] if single else actions
 
-    def decide(self, windows: Mapping[str, np.ndarray], texts: Sequence[str]) -> np.ndarray:
-        """Whole decisions for windows `[B, F, *shape]`: `[B, *action_shape]`, or `[B, h, *shape]` with chunks."""
+    def decide(
+        self, windows: Mapping[str, np.ndarray], texts: Sequence[str], shown: ShownFrames | None = None
+    ) -> np.ndarray:
+        """Whole decisions for windows `[B, F, *shape]`: `[B, *action_shape]`, or `[B, h, *shape]` with chunks.
+
+        `shown` says which frames they hold, so that none is encoded twice.
+        """
         with torch.inference_mode():
-            tokens_BA = self.choose(self._encode(windows, texts))
+            tokens_BA = self.choose(*self._encode(windows, texts, shown))
             decoded: np.ndarray = self.spec.tokenizer.decode(tokens_BA).cpu().numpy()
             return decoded
 
-    def choose(self, context_BSD: Tensor) -> Tensor:
+    def choose(self, decoder: Decoder, context: Tensor) -> Tensor:
         """The tokens `[B, A]` of a decision, one after the other as `select` says."""
         tokens_BA, _ = decode_tokens(
-            self.network.decoder,
-            context_BSD,
+            decoder,
+            context,
             self.select(),
             score=self.scores,
             token_mask_AK=self._token_mask(),
@@ -165,8 +220,9 @@ class TokenPolicy(Policy):
             actions = actions[ahead]
         tokens_TA = self.spec.tokenizer.encode(torch.as_tensor(np.asarray(actions))).to(self.network.device)
         with torch.inference_mode():
-            context = self._encode(windows, self._texts(instruction, steps))
-            values: np.ndarray = self.scores(self.network.decode(context, tokens_TA[:, :-1]).float()).cpu().numpy()
+            decoder, context = self._encode(windows, self._texts(instruction, steps))
+            logits = self.network.decode(context, tokens_TA[:, :-1], decoder=decoder)
+            values: np.ndarray = self.scores(logits.float()).cpu().numpy()
         return values
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -190,7 +246,7 @@ class TokenPolicy(Policy):
             spec = TokenPolicySpec.from_dict(description)
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise DataError(f"{folder / DESCRIPTION}: does not describe a policy ({error!r})") from error
-        network = cls.build_network(spec, spec.blank_layouts())
+        network = cls.build_network(replace(spec, network=unpublished(spec.network)), spec.blank_layouts())
         try:
             network.load_state_dict(load_file(folder / WEIGHTS))
         except (SafetensorError, RuntimeError, OSError) as error:
@@ -204,52 +260,52 @@ class TokenPolicy(Policy):
         parameters = sum(p.numel() for p in self.network.parameters())
         return {"kind": self.kind, "parameters": parameters, **self.spec.to_dict()}
 
-    def _from_queues(
-        self, environments: Sequence[int], windows: Mapping[str, np.ndarray], texts: Sequence[str]
-    ) -> np.ndarray:
+    def _from_queues(self, shown: ShownFrames, windows: Mapping[str, np.ndarray], texts: Sequence[str]) -> np.ndarray:
         """A chunk is decided once and played step by step."""
+        environments = shown.environments
         if not isinstance(self.spec.tokenizer, ChunkTokens):
-            return self.decide(windows, texts)
+            return self.decide(windows, texts, shown)
         empty = [row for row, environment in enumerate(environments) if not self._queues.get(environment)]
         if empty:
-            chunks = self.decide({n: w[empty] for n, w in windows.items()}, [texts[row] for row in empty])
+            chunks = self.decide({n: w[empty] for n, w in windows.items()}, [texts[row] for row in empty], shown[empty])
             for row, chunk in zip(empty, chunks, strict=True):
                 self._queues[environments[row]] = list(chunk)
         return np.stack([self._queues[environment].pop(0) for environment in environments])
 
-    def _batch(self, observation: Observation) -> tuple[dict[str, np.ndarray], bool]:
-        """Fields `[B, *shape]`, and whether a single observation was given."""
-        given = observation if isinstance(observation, Mapping) else {"state": observation}
-        frames: dict[str, np.ndarray] = {}
-        single = False
-        for name, shape in self.spec.fields.items():
-            if name not in given:
-                raise RequestError(
-                    f"observation: field '{name}' is missing; found {sorted(given)}, "
-                    f"expected {sorted(self.spec.fields)}"
-                )
-            value = np.asarray(given[name])
-            single = value.shape == shape
-            if not single and value.shape[1:] != shape:
-                raise RequestError(
-                    f"observation: field '{name}' has shape {list(value.shape)}, expected {list(shape)} "
-                    "or a batch of them"
-                )
-            frames[name] = value[None] if single else value
-        return frames, single
-
     def _texts(self, instruction: str | Sequence[str] | None, rows: int) -> list[str]:
-        if instruction is None:
-            instruction = self.spec.default_instruction
-        return [instruction] * rows if isinstance(instruction, str) else list(instruction)
+        return read_instructions(
+            instruction,
+            rows,
+            default=self.spec.default_instruction,
+            taken=self.takes_instructions,
+            needed=self.spec.needs_instruction,
+        )
 
-    def _encode(self, windows: Mapping[str, np.ndarray], texts: Sequence[str]) -> Tensor:
-        device = self.network.device
+    def _encode(
+        self, windows: Mapping[str, np.ndarray], texts: Sequence[str], shown: ShownFrames | None = None
+    ) -> tuple[Decoder, Tensor]:
+        """What decodes, and the context it reads: `[B, S, D]`, or with guidance `[B, 2, S, D]`."""
+        network, device = self.network, self.network.device
         for text in set(texts) - set(self._instructions):
-            self._instructions[text] = self.network.embed_texts([text])[0]
-        instruction_BD = torch.stack([self._instructions[text] for text in texts])
-        observation = {name: torch.from_numpy(values).to(device) for name, values in windows.items()}
-        return self.network.encode(observation, instruction_BD)
+            self._instructions[text] = network.instruct([text])
+        instruction = Instruction.concatenate([self._instructions[text] for text in texts])
+        observation = {name: self._cropped(torch.from_numpy(values).to(device)) for name, values in windows.items()}
+        cameras = {name: observation[name] for name in self._cameras}
+        if not (self.use_cache and self.spec.history > 1 and cameras):
+            shown = None
+        seen = None if shown is None else self._seen.see(cameras, instruction, texts, shown, network.see)
+        if self.cond_scale == 1.0:
+            return network.decoder, network.encode(observation, instruction, seen)
+        guided = GuidedDecoder(network.decoder, self.cond_scale)
+        if shown is None or seen is None:
+            return guided, guided_context(network, observation, instruction)
+        null = network.encoder.instruction.null(len(texts))
+        untold = self._seen_untold.see(cameras, null, [""] * len(texts), shown, network.see)
+        return guided, guided_context(network, observation, instruction, (seen, untold))
+
+    def _cropped(self, frames: Tensor) -> Tensor:
+        is_camera = self.spec.crop and frames.ndim == 5
+        return center_crop(frames, (self.spec.crop, self.spec.crop)) if is_camera else frames
 
     def _token_mask(self) -> Tensor | None:
         mask_AK = self.spec.tokenizer.token_mask

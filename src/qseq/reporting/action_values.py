@@ -78,7 +78,8 @@ def episode_values(run: Run, episode: Episode) -> EpisodeValues | None:
     if "value" not in policy.describe().get("extra", {}):  # cloned behaviour scores bins by likelihood
         return None
     observations = {name: values[:-1] for name, values in episode.observations.items()}
-    values = np.array(policy.action_values(observations, episode.instruction, episode.actions), dtype=np.float64)
+    told = episode.instruction if policy.takes_instructions else None
+    values = np.array(policy.action_values(observations, told, episode.actions), dtype=np.float64)
     if values.shape[1] > MOST_DIMENSIONS:
         return None
     tokenizer = policy.spec.tokenizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -56,14 +57,14 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
     checked_order(network, config.decoding.order, 1)
     spec = prepared.policy_spec
     return Trainer(
-        make_objective(objective, spec.tokenizer, prepared.window_spec, prepared.word_ids_IW, config.network.head),
+        make_objective(objective, spec.tokenizer, prepared.window_spec, prepared.instructions, config.network.head),
         network,
         prepared.windows,
         config.training,
         run=run,
         seed=seed,
         save_model=lambda _, folder: write_description(QTransformerPolicy.kind, prepared.policy_spec, folder),
-        run_config=config,
+        run_config=replace(config, network=prepared.policy_spec.network),
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from qseq.configuration import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 from qseq.errors import ConfigError, RequestError
 from qseq.networks.beam_search import beam_search
+from qseq.networks.decoder import Decoder
 from qseq.networks.decoding import Select, annealed, decode_tokens, epsilon_greedy, greedy, gumbel
 from qseq.networks.head import with_order_token
 from qseq.networks.ordering import by_token
@@ -72,6 +73,7 @@ def choose_tokens(
     context_BSD: Tensor,
     select: Select = greedy,
     *,
+    decoder: Decoder | None = None,
     prefix_BP: Tensor | None = None,
     order: Sequence[int] | Tensor = (),
     beam_width: int = 1,
@@ -80,6 +82,8 @@ def choose_tokens(
     """Tokens `[B, A]` and the values `[B, A, K]` they were chosen by, both in the order of the dimensions.
 
     Args:
+        context_BSD: what the decoder reads.
+        decoder: in place of the network's own, such as a `GuidedDecoder`.
         prefix_BP: tokens to be kept, of the first P dimensions of the order. A network that chooses its order itself
             then takes the dimensions' own.
         order: the dimensions `[A]`, or `[B, A]`, in the order in which they are to be decided; empty for their own.
@@ -89,11 +93,12 @@ def choose_tokens(
     Raises:
         RequestError: an order that is none, or for a network that was not trained for it.
     """
+    decoder = decoder or network.decoder
     order_BA = checked_order(network, order, len(context_BSD))
     mask_TK = with_order_token(network.token_mask_AK, network.orders_MA, network.decoder.num_bins)
     search: Search = partial(
         beam_search if beam_width > 1 else decode_tokens,
-        network.decoder,
+        decoder,
         **({"width": beam_width} if beam_width > 1 else {"select": select}),
         score=network.values.values,
         token_mask_AK=None if mask_TK is None else mask_TK.to(context_BSD.device),
@@ -101,7 +106,9 @@ def choose_tokens(
     )
     if network.orders_MA is not None:
         orders_MA = network.orders_MA.to(context_BSD.device)
-        return _choose_order_first(network, orders_MA, context_BSD, select, search, prefix_BP, every=beam_width > 1)
+        return _choose_order_first(
+            network, decoder, orders_MA, context_BSD, select, search, prefix_BP, every=beam_width > 1
+        )
     tokens_BA, values_BAK = search(context_BSD, prefix_BP=prefix_BP, order_BA=order_BA)
     if order_BA is None:
         return tokens_BA, values_BAK
@@ -110,6 +117,7 @@ def choose_tokens(
 
 def _choose_order_first(
     network: QRoboticTransformer,
+    decoder: Decoder,
     orders_MA: Tensor,
     context_BSD: Tensor,
     select: Select,
@@ -127,7 +135,7 @@ def _choose_order_first(
         context_BSD = context_BSD.repeat_interleave(len(orders_MA), dim=0)
     else:
         none_B0 = torch.empty((batch, 0), dtype=torch.long, device=device)
-        values_BK = network.values.values(network.decoder(context_BSD, none_B0).float())[:, 0]
+        values_BK = network.values.values(decoder(context_BSD, none_B0).float())[:, 0]
         is_order_K = torch.arange(values_BK.shape[1], device=device) < len(orders_MA)
         choice_N = select(values_BK.masked_fill(~is_order_K, -torch.inf), 0)
     order_NT = after_order_token(orders_MA[choice_N])

@@ -11,9 +11,8 @@ from typing import Any
 from qseq.actions import ChunkTokens, make_tokenizer
 from qseq.episodes import EpisodeStore, EpisodeView, Windows, WindowSpec
 from qseq.errors import RequestError
-from qseq.networks.text import word_ids
 from qseq.policies import TokenPolicySpec, write_description
-from qseq.policies.preparation import only_instruction
+from qseq.policies.preparation import instruction_inputs, needs_instruction, only_instruction
 from qseq.robot.model import QRoboticTransformer
 from qseq.robot.objective import make_objective
 from qseq.robot.objective_config import QObjectiveConfig
@@ -107,10 +106,10 @@ class QLearner:
                 "value_folds": len(model.folded_value.folds),
             },
             default_instruction=only_instruction(view),
+            needs_instruction=needs_instruction(view, model.config),
         )
-        words = word_ids(view.instructions or [""], vocabulary=model.config.instruction_vocabulary)
         self.trainer = Trainer(
-            make_objective(objective, tokenizer, spec, words, model.config.head),
+            make_objective(objective, tokenizer, spec, instruction_inputs(view, model.config), model.config.head),
             model,
             Windows(
                 view,

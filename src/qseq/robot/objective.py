@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from qseq.actions import ActionTokenizer
 from qseq.episodes import WindowBatch, WindowSpec
 from qseq.networks.head import HeadConfig
+from qseq.networks.text import Instruction
 from qseq.policies.windows import decision_steps, decision_tokens_of, observation_after, observation_at
 from qseq.robot.objective_config import QObjectiveConfig
 from qseq.robot.token_order import TokenSequence, make_token_order
@@ -37,13 +38,14 @@ from qseq.values import (
 class TokenQFunction(Protocol):
     """What the objective asks of a network (and of the tables the tests put in its place)."""
 
-    def embed_words(self, word_ids_BW: Tensor) -> Tensor: ...
+    def embed_instructions(self, inputs: Tensor, rows_B: Tensor) -> Instruction:
+        """Rows of the data set's instructions, see `PreparedData.instructions`."""
 
-    def see(self, observation: Mapping[str, Tensor], instruction_BD: Tensor) -> Mapping[str, Tensor]:
+    def see(self, observation: Mapping[str, Tensor], instruction: Instruction) -> Mapping[str, Tensor]:
         """What the cameras show, for `encode` and `state_values`: their tower runs once for both."""
 
     def encode(
-        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor] | None = None
+        self, observation: Mapping[str, Tensor], instruction: Instruction, seen: Mapping[str, Tensor] | None = None
     ) -> Tensor: ...
 
     def decode(self, context_BSD: Tensor, prefix_BP: Tensor) -> Tensor:
@@ -53,7 +55,7 @@ class TokenQFunction(Protocol):
         """The same where position j decides token `order[j]`. For orders other than the tokens' own."""
 
     def state_values(
-        self, observation: Mapping[str, Tensor], instruction_BD: Tensor, seen: Mapping[str, Tensor]
+        self, observation: Mapping[str, Tensor], instruction: Instruction, seen: Mapping[str, Tensor]
     ) -> Tensor:
         """Logits `[B, folds, *atom_shape]` of the state's value. For bootstrap="expectile"."""
 
@@ -73,7 +75,7 @@ class QObjective:
     Args:
         tokenizer: actions <-> tokens; a `ChunkTokens` makes h consecutive actions one decision.
         spec: the shape of the windows; with a chunk of h, one horizon h.
-        word_ids_IW: hashed words of the data set's instructions, row by instruction id.
+        instructions: what the network reads of the data set's instructions, row by instruction id.
         head: that of the network: its critics, and the order of its tokens.
     """
 
@@ -82,7 +84,7 @@ class QObjective:
         tokenizer: ActionTokenizer,
         spec: WindowSpec,
         config: QObjectiveConfig,
-        word_ids_IW: Tensor,
+        instructions: Tensor,
         *,
         head: HeadConfig | None = None,
     ) -> None:
@@ -93,7 +95,7 @@ class QObjective:
         self.order = make_token_order(head, tokenizer)
         self.state_value = make_value_transform(**config.value_arguments())
         self.values: ValueTransform = LeastOf(self.state_value) if head.dual_critics else self.state_value
-        self.word_ids_IW = word_ids_IW
+        self.instructions = instructions
 
     def loss(self, batch: WindowBatch, online: nn.Module, target: nn.Module | None) -> Losses:
         """See the class. Raises ValueError without a target network."""
@@ -102,9 +104,9 @@ class QObjective:
         sequence = self.order.lay_out(*decision_tokens_of(batch, self.tokenizer))
         tokens_BA, token_weights_BA = sequence.tokens_BT, sequence.weights_BT
         network = cast(TokenQFunction, online)
-        observation, instruction_BD = observation_at(batch, self.spec), self._instructions(network, batch)
-        seen = network.see(observation, instruction_BD)
-        context_BSD = network.encode(observation, instruction_BD, seen)
+        observation, instruction = observation_at(batch, self.spec), self._instructions(network, batch)
+        seen = network.see(observation, instruction)
+        context_BSD = network.encode(observation, instruction, seen)
         logits = _decode(network, context_BSD, tokens_BA[:, :-1], sequence.order_BT)
         backup = self._backup(batch, cast(TokenQFunction, target), sequence, online=network, online_logits=logits)
         # Tokens beyond the end of an episode have no target (it may be minus infinity) and no weight.
@@ -112,7 +114,7 @@ class QObjective:
         terms: dict[str, Tensor] = {}
         value_loss: Tensor | float = 0.0
         if self.config.bootstrap == "expectile":
-            state_logits = network.state_values(observation, instruction_BD, seen)
+            state_logits = network.state_values(observation, instruction, seen)
             value_loss = self._expectile_loss(state_logits, targets_BA[:, 0], batch.recordings)
             terms["state_value"] = value_loss
 
@@ -223,10 +225,9 @@ class QObjective:
             token_mask_PK=torch.cat(masks, 1) if masks else None,
         )
 
-    def _instructions(self, network: TokenQFunction, batch: WindowBatch) -> Tensor:
-        # A data set has far fewer instructions than a batch has rows: embed each once.
-        self.word_ids_IW = self.word_ids_IW.to(batch.instruction_ids.device)
-        return network.embed_words(self.word_ids_IW)[batch.instruction_ids]
+    def _instructions(self, network: TokenQFunction, batch: WindowBatch) -> Instruction:
+        self.instructions = self.instructions.to(batch.instruction_ids.device)
+        return network.embed_instructions(self.instructions, batch.instruction_ids)
 
     def _expectile_loss(self, state_logits: Tensor, targets_B: Tensor, recordings_B: Tensor) -> Tensor:
         """Asymmetric loss whose minimiser is an expectile of the targets (IQL, equation 5), outside each fold."""
@@ -250,9 +251,9 @@ class QObjective:
     ) -> tuple[Tensor, Tensor | None]:
         """Value `[B]` of the state reached at a horizon, and the bin `[B, 1]` of the next decision it stands for."""
         if self.config.bootstrap == "expectile":
-            observation, instruction_BD = observation_after(batch, self.spec, index), self._instructions(network, batch)
-            seen = network.see(observation, instruction_BD)
-            values_BK = self.state_value.values(network.state_values(observation, instruction_BD, seen))
+            observation, instruction = observation_after(batch, self.spec, index), self._instructions(network, batch)
+            seen = network.see(observation, instruction)
+            values_BK = self.state_value.values(network.state_values(observation, instruction, seen))
             return values_BK.gather(1, (batch.recordings % values_BK.shape[1])[:, None])[:, 0], None
         logits = self._first_logits(network, batch, index, sequence)
         by = None if chooser is None else self._first_logits(chooser, batch, index, sequence)
@@ -299,8 +300,8 @@ def weighted_mean(values_BA: Tensor, weights_BA: Tensor) -> Tensor:
 
 
 def make_objective(
-    config: QObjectiveConfig, tokenizer: ActionTokenizer, spec: WindowSpec, word_ids_IW: Tensor, head: HeadConfig
+    config: QObjectiveConfig, tokenizer: ActionTokenizer, spec: WindowSpec, instructions: Tensor, head: HeadConfig
 ) -> Objective:
     """`QObjective`, with the pull to the initial weights if asked for."""
-    objective = QObjective(tokenizer, spec, config, word_ids_IW, head=head)
+    objective = QObjective(tokenizer, spec, config, instructions, head=head)
     return Regenerative(objective, config.regenerative_weight) if config.regenerative_weight else objective

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from qseq.configuration import from_dict
+from qseq.networks.decoder import Decoder
 from qseq.networks.decoding import Select
 from qseq.networks.observation import FieldLayout
 from qseq.policies import TokenPolicy, TokenPolicySpec
@@ -33,13 +34,14 @@ class QTransformerPolicy(TokenPolicy):
         *,
         seed: int = 0,
         use_cache: bool = True,
+        cond_scale: float = 1.0,
         **decoding: Any,
     ) -> None:
         if unknown := sorted(decoding.keys() - {option.name for option in fields(DecodingConfig)}):
             raise TypeError(f"got an unexpected keyword argument '{unknown[0]}'")
         self.decoding = from_dict(DecodingConfig, spec.extra.get("decoding", {}) | decoding)
         self.decisions = 0  # not by `seed`, which starts episodes: noise falls over the policy's whole life
-        super().__init__(network, spec, seed=seed, use_cache=use_cache)
+        super().__init__(network, spec, seed=seed, use_cache=use_cache, cond_scale=cond_scale)
         self._network = network
 
     @classmethod
@@ -62,13 +64,14 @@ class QTransformerPolicy(TokenPolicy):
     def select(self) -> Select:
         return self.decoding.select(self.decisions, self._generator)
 
-    def choose(self, context_BSD: Tensor) -> Tensor:
+    def choose(self, decoder: Decoder, context: Tensor) -> Tensor:
         select = self.select()
         self.decisions += 1
         return choose_tokens(
             self._network,
-            context_BSD,
+            context,
             select,
+            decoder=decoder,
             order=self.decoding.order,
             beam_width=self.decoding.beam_width,
             use_cache=self.use_cache,

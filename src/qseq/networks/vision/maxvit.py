@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from qseq.networks.vision.config import MaxViTConfig
 from qseq.networks.vision.film import FiLM, NullCondition, resolve_conditions
 from qseq.networks.vision.mbconv import MBConv
 from qseq.networks.vision.tower import AddPlace, ChannelLayerNorm, group_norm, prepare_images
@@ -36,6 +37,7 @@ class MaxViTBlock(nn.Module):
         condition_dim: int | None,
     ) -> None:
         super().__init__()
+        self.dim = dim
         self.mbconv = MBConv(
             dim_in,
             dim,
@@ -118,6 +120,18 @@ class MaxViT(nn.Module):
             raise ValueError(f"dropout is {dropout}, expected a rate from 0 to below 1")
         if heads is None and dim % dim_head:
             raise ValueError(f"dim is {dim}, expected a multiple of dim_head ({dim_head}) where heads are not given")
+        self.config = MaxViTConfig(
+            dim=dim,
+            depth=tuple(depth),
+            dim_head=dim_head,
+            heads=heads,
+            dim_conv_stem=dim_conv_stem,
+            window_size=window_size,
+            mbconv_expansion_rate=mbconv_expansion_rate,
+            mbconv_shrinkage_rate=mbconv_shrinkage_rate,
+            dropout=dropout,
+            use_layernorm=use_layernorm,
+        )
         self.channels = channels
         self.window_size = window_size
         self.condition_dim = condition_dim
@@ -157,6 +171,27 @@ class MaxViT(nn.Module):
         self.norm = ChannelLayerNorm(width)
         self.head = nn.Linear(width, num_classes) if num_classes > 0 else None
 
+    def condition_on(self, condition_dim: int) -> None:
+        """Makes every block of an unconditioned tower read instructions of this size; at first they change nothing.
+
+        Raises:
+            ValueError: the tower reads instructions of another size already.
+        """
+        if self.condition_dim is not None:
+            if self.condition_dim != condition_dim:
+                raise ValueError(f"condition_dim is {self.condition_dim}, expected {condition_dim} or None")
+            return
+        self.condition_dim = condition_dim
+        self.null_condition = NullCondition(condition_dim)
+        for block in self.blocks:
+            assert isinstance(block, MaxViTBlock)
+            block.film = FiLM(condition_dim, block.dim)
+
+    @property
+    def smallest_side(self) -> int:
+        """Pixels of the smallest image it takes; sides are multiples of it."""
+        return int(self.window_size * 2 ** (self.num_stages + 1))
+
     def feature_size(self, height: int, width: int) -> tuple[int, int]:
         """Pixels of an image -> positions (h, w) of its feature map.
 
@@ -164,7 +199,7 @@ class MaxViT(nn.Module):
             ValueError: a side that the stages and windows do not divide.
         """
         stride = 2 ** (self.num_stages + 1)
-        unit = stride * self.window_size
+        unit = self.smallest_side
         for name, side in (("height", height), ("width", width)):
             if side % unit or side < unit:
                 raise ValueError(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from qseq.networks.vision.film import FiLM, NullCondition, resolve_conditions
 from qseq.networks.vision.tower import AddPlace, group_norm, prepare_images
@@ -53,19 +55,28 @@ class ConvTower(nn.Module):
         depth: residual blocks of each stage; every stage but the first halves the map.
         channels: C of the images.
         condition_dim: size of the instruction embedding; None for a tower that takes none.
+        checkpoint_activations: in training, keep only the inputs of blocks and compute the rest again when going
+            backwards.
 
     Raises:
         ValueError: no stage.
     """
 
     def __init__(
-        self, *, dim: int = 32, depth: Sequence[int] = (1, 1), channels: int = 3, condition_dim: int | None = None
+        self,
+        *,
+        dim: int = 32,
+        depth: Sequence[int] = (1, 1),
+        channels: int = 3,
+        condition_dim: int | None = None,
+        checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         if not depth or min(depth) < 0:
             raise ValueError(f"depth is {tuple(depth)}, expected at least one stage, none of less than 0 blocks")
         self.channels = channels
         self.condition_dim = condition_dim
+        self.checkpoint_activations = checkpoint_activations
         self.num_stages = len(depth)
         self.out_dim = dim * 2 ** (self.num_stages - 1)
         self.null_condition = NullCondition(condition_dim) if condition_dim is not None else None
@@ -109,7 +120,13 @@ class ConvTower(nn.Module):
         self.feature_size(*images_BCHW.shape[2:])
         conditions_BC = resolve_conditions(self.null_condition, conditions, batch=images_BCHW.shape[0])
         x_BDhw = self.place(self.stem(images_BCHW))
+        recompute = self.checkpoint_activations and self.training and torch.is_grad_enabled()
         for layer in self.layers:
-            x_BDhw = layer(x_BDhw, conditions_BC) if isinstance(layer, ResidualBlock) else layer(x_BDhw)
+            if not isinstance(layer, ResidualBlock):
+                x_BDhw = layer(x_BDhw)
+            elif recompute:
+                x_BDhw = checkpoint(layer, x_BDhw, conditions_BC, use_reentrant=False)
+            else:
+                x_BDhw = layer(x_BDhw, conditions_BC)
         out: Tensor = self.norm(x_BDhw)
         return out
