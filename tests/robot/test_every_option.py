@@ -47,7 +47,7 @@ DISCRETE = {"type": "discrete", "n": 5, "start": 0}
 STORES: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]]]] = {
     "box": (BOX, {"state": (2,)}),
     "discrete": (DISCRETE, {"state": (2,)}),
-    "camera": (BOX, {"camera": (3, 16, 16), "state": (2,)}),
+    "camera": (BOX, {"camera": (3, 24, 24), "state": (2,)}),
 }
 """Name -> action space, and the shape of each observation field; three dimensions make a camera."""
 
@@ -70,7 +70,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "network.vision.maxvit.dropout": 0.0,
         "network.vision.tokens": 2,
     },
-    "crop": {"store": "camera", "data.random_crop": 8, "network.vision.dim": 8, "network.vision.tokens": 2},
+    "crop": {"store": "camera", "data.random_crop": 16, "network.vision.dim": 8, "network.vision.tokens": 2},
     "shift": {"store": "camera", "data.random_shift": 2, "network.vision.dim": 8, "network.vision.tokens": 2},
     "words attended to": {"network.text.cross_attention": True},
     "film": {"network.text.film": True},
