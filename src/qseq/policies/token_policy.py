@@ -143,6 +143,12 @@ class TokenPolicy(Policy):
             decoded: np.ndarray = self.spec.tokenizer.decode(tokens_BA).cpu().numpy()
             return decoded
 
+    def random_action(self, generator: np.random.Generator) -> np.ndarray:
+        """One action of random tokens, every existing bin equally likely; of a chunk, its first action."""
+        tokens_1A = torch.as_tensor(generator.integers(self.spec.tokenizer.bins_per_token)[None])
+        action: np.ndarray = self.spec.tokenizer.decode(tokens_1A)[0].numpy()
+        return action[0] if isinstance(self.spec.tokenizer, ChunkTokens) else action
+
     def action_values(
         self, observations: Mapping[str, np.ndarray], instruction: str | None, actions: np.ndarray
     ) -> np.ndarray:
