@@ -16,10 +16,10 @@ from qseq.evaluation.base_adapter import BaseEnvironmentAdapter
 from qseq.evaluation.base_environment import BaseEnvironment
 from qseq.evaluation.collect import CollectionSummary, check_counts, collect_episodes, identity_of
 from qseq.evaluation.compatibility import env_name
-from qseq.evaluation.exploration import Exploration, ExploringActor, LinearSchedule
+from qseq.evaluation.exploration import Exploration, ExploringActor, LinearSchedule, NoisyPolicy
 from qseq.evaluation.seeds import call_seed
-from qseq.robot import QRoboticTransformer, QTransformerPolicy
-from qseq.robot.description import describe_model
+from qseq.robot import QRoboticTransformer
+from qseq.robot.description import describe_model, num_actions
 
 SOURCE = "agent"
 
@@ -149,13 +149,13 @@ class Agent:
             field=field,
             frame_shape=tuple(shape),
             history=self.model.encoder.history,
-            num_actions=self.model.decoder.num_tokens,
+            num_actions=num_actions(self.model),
             action_bins=self.model.decoder.num_bins,
         )
 
     def _actor(self, env: DictObservation, first_step: int) -> ExploringActor:
         # Made anew for each call: what it remembers of instructions belongs to the weights of now.
-        policy = QTransformerPolicy(self.model, describe_model(self.model, space_to_json(env.action_space)))
+        policy = NoisyPolicy(self.model, describe_model(self.model, space_to_json(env.action_space)))
         actor = ExploringActor(
             policy,
             self.schedule,

@@ -27,10 +27,10 @@ class BaseEnvironmentAdapter(gym.Env[Any, Any]):
     Of a video [C, F, H, W] only the newest frame is shown (and so stored): the frames before it were shown before, and
     a policy that looks back remembers them, as training finds them in the store. Where the environment's own stacks
     are not made of its last F frames, that is said once, in a warning: the model then sees the last F newest frames.
-    Images are shown as uint8 if the first state's values allow it (uint8, or floats in [0, 1], rounded to 1/255).
+    Images are shown as uint8: floats in [0, 1] are rounded to 1/255.
 
     Args:
-        base: the environment; `init` is called once to look at a state.
+        base: the environment.
         field: name of the observation. frame_shape: of what the model reads. history: F of the model.
         num_actions, action_bins: A and K.
 
@@ -55,12 +55,11 @@ class BaseEnvironmentAdapter(gym.Env[Any, Any]):
         self.spec = EnvSpec(self._name)  # by which messages and stores call it
         self._is_video = len(base.state_shape) == 4
         self._check_shapes(frame_shape, history)
-        _, state = base.init()
-        self._bytes = len(frame_shape) == 3 and _fits_bytes(self._checked(state))
+        self._is_image = len(frame_shape) == 3
         pixels = gym.spaces.Box(0, 255, frame_shape, np.uint8)
         numbers = gym.spaces.Box(-np.inf, np.inf, frame_shape, np.float32)
         self._field = field
-        self.observation_space = gym.spaces.Dict({field: pixels if self._bytes else numbers})
+        self.observation_space = gym.spaces.Dict({field: pixels if self._is_image else numbers})
         self.action_space = gym.spaces.MultiDiscrete([action_bins] * num_actions)
         self._state: Tensor | None = None
         self._warned: set[str] = set()
@@ -108,14 +107,14 @@ class BaseEnvironmentAdapter(gym.Env[Any, Any]):
 
     def _shown(self, state: Tensor) -> Array:
         frame = state[:, -1] if self._is_video else state
-        if not self._bytes:
+        if not self._is_image:
             return frame.float().numpy()
         if frame.dtype == torch.uint8:
             return frame.numpy()
-        if not _fits_bytes(frame):
+        if not (frame.is_floating_point() and bool(((frame >= 0) & (frame <= 1)).all())):
             raise QseqError(
-                f"{self._name}: found pixels from {float(frame.min()):.4g} to {float(frame.max()):.4g}, expected "
-                "[0, 1] as in the first state: frames are stored as uint8"
+                f"{self._name}: found {frame.dtype} pixels from {float(frame.min()):.4g} to {float(frame.max()):.4g}, "
+                "expected uint8, or floats in [0, 1]: frames are stored as uint8"
             )
         scaled: Array = (frame * 255).round().to(torch.uint8).numpy()
         return scaled
@@ -126,10 +125,3 @@ class BaseEnvironmentAdapter(gym.Env[Any, Any]):
             warnings.warn(
                 f"{self._name} {what} its own stack; the newest frame of each stack is what is stored", stacklevel=3
             )
-
-
-def _fits_bytes(pixels: Tensor) -> bool:
-    """Whether pixels can be kept as uint8."""
-    if pixels.dtype == torch.uint8:
-        return True
-    return pixels.is_floating_point() and bool(((pixels >= 0) & (pixels <= 1)).all())

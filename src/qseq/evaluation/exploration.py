@@ -12,7 +12,9 @@ from qseq.environments import DictObservation
 from qseq.errors import RequestError
 from qseq.evaluation.actors import Observation, PolicyActor
 from qseq.evaluation.seeds import actor_rng
+from qseq.networks.decoding import Select, sample
 from qseq.policies import TokenPolicy
+from qseq.robot import QTransformerPolicy
 
 Exploration = Literal["epsilon", "gumbel"]
 
@@ -39,21 +41,32 @@ class LinearSchedule:
         return self.end if step >= self.steps else self.start + (self.end - self.start) * step / self.steps
 
 
+class NoisyPolicy(QTransformerPolicy):
+    """A Q-function whose bins are drawn from the softmax of `Q / noise`; with no noise, as it would choose itself.
+
+    That is the best bin after Gumbel noise of this scale is added to the value of each.
+    """
+
+    noise = 0.0
+
+    def select(self) -> Select:
+        return sample(self.noise, self._generator) if self.noise else super().select()
+
+
 class ExploringActor(PolicyActor):
     """A policy that explores; how much depends on the steps of all its episodes together.
 
     "epsilon": with that probability, in each step, the whole action is random, every existing bin of a dimension being
-    equally likely. "gumbel": noise from a Gumbel distribution of that scale is added to the value of each bin, so
-    better bins are likelier (their softmax at that temperature).
+    equally likely. "gumbel": noise of that scale on the value of each bin, so that better ones are likelier.
 
     Args:
-        policy: decides.
+        policy: decides; for "gumbel" a `NoisyPolicy`.
         schedule: of epsilon, or of the scale.
         first_step: steps done before.
         reseed: see `PolicyActor`.
 
     Raises:
-        RequestError: an epsilon above 1, or a policy that cannot add noise.
+        RequestError: an epsilon above 1, or a policy that takes no noise.
     """
 
     def __init__(
@@ -72,9 +85,9 @@ class ExploringActor(PolicyActor):
             raise RequestError(f"epsilon: found from {schedule.start} to {schedule.end}, expected numbers up to 1")
         if exploration not in ("epsilon", "gumbel"):
             raise RequestError(f"exploration: found {exploration!r}, expected 'epsilon' or 'gumbel'")
-        if exploration == "gumbel" and not hasattr(policy, "temperature"):
+        if exploration == "gumbel" and not isinstance(policy, NoisyPolicy):
             raise RequestError(f"exploration: a policy of kind '{policy.kind}' takes no noise; use 'epsilon'")
-        self._token_policy: Any = policy
+        self._explored = policy
         self._schedule = schedule
         self._exploration = exploration
         self._random: dict[int, np.random.Generator] = {}
@@ -93,11 +106,11 @@ class ExploringActor(PolicyActor):
         self._random[slot] = actor_rng(seed, index)
 
     def act(self, slots: Sequence[int], observations: Sequence[Observation], instructions: Sequence[str]) -> list[Any]:
-        if self._exploration == "gumbel":
-            self._token_policy.temperature = self.rate
+        if isinstance(self._explored, NoisyPolicy) and self._exploration == "gumbel":
+            self._explored.noise = self.rate
         actions = super().act(slots, observations, instructions)
         for row, slot in enumerate(slots):
             if self._exploration == "epsilon" and self._random[slot].random() < self.rate:
-                actions[row] = self._token_policy.random_action(self._random[slot])
+                actions[row] = self._explored.random_action(self._random[slot])
             self.steps += 1
         return actions

@@ -17,6 +17,11 @@ from qseq.robot.model import QRoboticTransformer
 from qseq.values import BoundedValue, CategoricalValue, ValueTransform
 
 
+def num_actions(model: QRoboticTransformer) -> int:
+    """A of the model."""
+    return model.decoder.num_tokens
+
+
 def fitting_tokenizer(
     model: QRoboticTransformer, action_space: Mapping[str, Any], samples: np.ndarray | None = None
 ) -> ActionTokenizer:
@@ -30,10 +35,10 @@ def fitting_tokenizer(
     """
     bins = model.decoder.num_bins
     single = make_tokenizer(action_space, num_bins=bins, samples=samples)
-    chunk, rest = divmod(model.decoder.num_tokens, single.num_tokens)
+    chunk, rest = divmod(num_actions(model), single.num_tokens)
     if rest or chunk < 1 or single.num_bins != bins:
         raise RequestError(
-            f"model: found {model.decoder.num_tokens} actions of {bins} bins, expected "
+            f"model: found {num_actions(model)} actions of {bins} bins, expected "
             f"num_actions = {single.num_tokens} (or a multiple, for chunks) and action_bins = {single.num_bins} "
             f"for the action space of type {action_space['type']}"
         )

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from qseq.errors import RequestError
-from qseq.networks.decoding import Select, epsilon_greedy, greedy, sample
+from qseq.networks.decoding import Select, epsilon_greedy, greedy
 from qseq.networks.observation import FieldLayout
 from qseq.policies import TokenPolicy, TokenPolicySpec
 from qseq.robot.model import QRoboticTransformer
@@ -16,28 +15,15 @@ from qseq.values import make_value_transform
 
 
 class QTransformerPolicy(TokenPolicy):
-    """Greedy on Q, or random for single dimensions with probability `epsilon`.
-
-    With a `temperature` above 0, Gumbel noise of that scale is added to Q before the best bin is taken, which draws
-    bins from the softmax of `Q / temperature`.
-    """
+    """Greedy on Q, or random for single dimensions with probability `epsilon`."""
 
     kind = "q-transformer"
 
     def __init__(
-        self,
-        network: QRoboticTransformer,
-        spec: TokenPolicySpec,
-        *,
-        epsilon: float = 0.0,
-        temperature: float = 0.0,
-        **options: Any,
+        self, network: QRoboticTransformer, spec: TokenPolicySpec, *, epsilon: float = 0.0, **options: Any
     ) -> None:
         super().__init__(network, spec, **options)
-        if epsilon and temperature:
-            raise RequestError(f"policy options: found epsilon={epsilon} and temperature={temperature}, expected one")
         self.epsilon = epsilon
-        self.temperature = temperature
         self._values = network.values
 
     @classmethod
@@ -58,6 +44,4 @@ class QTransformerPolicy(TokenPolicy):
         return self._values.values(logits)
 
     def select(self) -> Select:
-        if self.temperature:
-            return sample(self.temperature, self._generator)
         return epsilon_greedy(self.epsilon, self._generator) if self.epsilon else greedy
