@@ -52,13 +52,14 @@ def describe_model(
     *,
     value: Mapping[str, Any] | None = None,
     initial_value: float = 0.05,
-    default_instruction: str = "",
+    **fields: Any,
 ) -> TokenPolicySpec:
     """The spec of the model's policy.
 
     Args:
         tokenizer: `fitting_tokenizer` of the action space if not given.
         value: arguments of the model's value; read from the model if not given.
+        fields: further fields of `TokenPolicySpec`.
     """
     return TokenPolicySpec(
         network=model.config,
@@ -71,7 +72,7 @@ def describe_model(
             "initial_value": initial_value,
             "value_folds": len(model.folded_value.folds),
         },
-        default_instruction=default_instruction,
+        **fields,
     )
 
 
