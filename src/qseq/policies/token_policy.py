@@ -143,12 +143,6 @@ class TokenPolicy(Policy):
             decoded: np.ndarray = self.spec.tokenizer.decode(tokens_BA).cpu().numpy()
             return decoded
 
-    def random_action(self, generator: np.random.Generator) -> np.ndarray:
-        """One action of random tokens, every existing bin equally likely; of a chunk, its first action."""
-        tokens_1A = torch.as_tensor(generator.integers(self.spec.tokenizer.bins_per_token)[None])
-        action: np.ndarray = self.spec.tokenizer.decode(tokens_1A)[0].numpy()
-        return action[0] if isinstance(self.spec.tokenizer, ChunkTokens) else action
-
     def action_values(
         self, observations: Mapping[str, np.ndarray], instruction: str | None, actions: np.ndarray
     ) -> np.ndarray:
@@ -204,6 +198,12 @@ class TokenPolicy(Policy):
     def describe(self) -> dict[str, Any]:
         parameters = sum(p.numel() for p in self.network.parameters())
         return {"kind": self.kind, "parameters": parameters, **self.spec.to_dict()}
+
+    def random_action(self, generator: np.random.Generator) -> np.ndarray:
+        """One action of random tokens, every existing bin equally likely; of a chunk, its first action."""
+        tokens_1A = torch.as_tensor(generator.integers(self.spec.tokenizer.bins_per_token)[None])
+        action: np.ndarray = self.spec.tokenizer.decode(tokens_1A)[0].numpy()
+        return action[0] if isinstance(self.spec.tokenizer, ChunkTokens) else action
 
     def _from_queues(
         self, environments: Sequence[int], windows: Mapping[str, np.ndarray], texts: Sequence[str]
