@@ -28,6 +28,7 @@ from qseq.evaluation.seeds import call_seed
 from qseq.files import write_atomic
 from qseq.policies import TokenPolicy
 from qseq.registry import get_algorithm, load_policy
+from qseq.training import latest_checkpoint, read_record
 
 REQUEST = "improve.json"
 COLLECTED = "collected"
@@ -82,7 +83,7 @@ def improve(
     folder = Path(out)
     schedule = schedule or LinearSchedule(0.25, 0.001, 1000)
     kwargs = dict(env_kwargs or {})
-    get_algorithm(algorithm)
+    trained = get_algorithm(algorithm)
     make_environment(env_id, kwargs).close()
     for source in data:
         open_source(source)
@@ -100,7 +101,6 @@ def improve(
             "success_return": success_return,
         },
     )
-    trained = get_algorithm(algorithm)
     sources = [*data, str(folder / COLLECTED)] if data else [str(folder / COLLECTED)]
     for number in range(rounds):
         collection = None
@@ -119,13 +119,19 @@ def improve(
         run = _run(folder, number)
         if not (run / "config.yaml").is_file():
             shutil.rmtree(run, ignore_errors=True)  # killed before anything was in it
-        here = list(data) if collection is None else sources
-        trained.train(config, data=here, run=run, seed=seed + number, resume=run.exists(), label=f"round {number}")
+        if not _is_trained(run, config.training.steps):
+            here = list(data) if collection is None else sources
+            trained.train(config, data=here, run=run, seed=seed + number, resume=run.exists(), label=f"round {number}")
         yield Round(number=number, collection=collection, run=run)
 
 
 def _run(folder: Path, number: int) -> Path:
     return folder / f"round_{number:03d}"
+
+
+def _is_trained(run: Path, steps: int) -> bool:
+    checkpoint = latest_checkpoint(run) if (run / "checkpoints" / "latest").is_file() else None
+    return checkpoint is not None and int(read_record(checkpoint)["step"]) == steps
 
 
 def _actor(folder: Path, number: int, schedule: LinearSchedule, num_envs: int) -> Actor:
