@@ -106,6 +106,12 @@ class TokenPolicy(Policy):
     def action_space(self) -> dict[str, Any]:
         return self.spec.action_space
 
+    def random_action(self, generator: np.random.Generator) -> np.ndarray:
+        """One action of random tokens, every existing bin equally likely; of a chunk, its first action."""
+        tokens_1A = torch.as_tensor(generator.integers(self.spec.tokenizer.bins_per_token)[None])
+        action: np.ndarray = self.spec.tokenizer.decode(tokens_1A)[0].numpy()
+        return action[0] if isinstance(self.spec.tokenizer, ChunkTokens) else action
+
     def seed(self, seed: int) -> None:
         self._generator.manual_seed(seed)
 
@@ -198,12 +204,6 @@ class TokenPolicy(Policy):
     def describe(self) -> dict[str, Any]:
         parameters = sum(p.numel() for p in self.network.parameters())
         return {"kind": self.kind, "parameters": parameters, **self.spec.to_dict()}
-
-    def random_action(self, generator: np.random.Generator) -> np.ndarray:
-        """One action of random tokens, every existing bin equally likely; of a chunk, its first action."""
-        tokens_1A = torch.as_tensor(generator.integers(self.spec.tokenizer.bins_per_token)[None])
-        action: np.ndarray = self.spec.tokenizer.decode(tokens_1A)[0].numpy()
-        return action[0] if isinstance(self.spec.tokenizer, ChunkTokens) else action
 
     def _from_queues(
         self, environments: Sequence[int], windows: Mapping[str, np.ndarray], texts: Sequence[str]
