@@ -9,13 +9,17 @@ __version__ = "0.1.0"
 
 # Public name -> module. Imported when first asked for, so that `import qseq` needs none of the heavy libraries.
 _LAZY = {
+    "Agent": "qseq.evaluation",
+    "BaseEnvironment": "qseq.evaluation",
     "Episode": "qseq.episodes",
     "EpisodeStore": "qseq.episodes",
     "EpisodeView": "qseq.episodes",
     "MaxViT": "qseq.networks.vision",
+    "MockEnvironment": "qseq.evaluation",
     "Policy": "qseq.policies",
     "QLearner": "qseq.robot",
     "QRoboticTransformer": "qseq.robot",
+    "ReplayMemoryDataset": "qseq.episodes",
     "StoreWriter": "qseq.episodes",
     "collect": "qseq.evaluation",
     "evaluate": "qseq.evaluation",

@@ -129,8 +129,6 @@ def test_one_token_learns_in_one_and_several_steps_with_texts(
         num_train_steps=120,
         batch_size=64,
         learning_rate=5e-3,
-        n_step_q_learning=n_step,
-        num_timesteps=2,
         objective=QObjectiveConfig(bootstrap="max", bootstrap_steps=(2 if n_step else 1,)),
         training_kwargs={"trackers": (), "warmup_steps": 0},
     )()

@@ -18,7 +18,8 @@ from qseq import __version__
 from qseq.cli._common import OVERRIDE, Parser
 from qseq.errors import QseqError, RequestError
 
-COMMANDS = ("collect", "convert", "inspect", "train", "evaluate", "report")
+COMMANDS = ("collect", "convert", "inspect", "train", "improve", "evaluate", "report")
+CONFIGURED = ("train", "improve")
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -37,9 +38,9 @@ def build_parser() -> Parser:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parses; for ``train``, ``key=value`` words may stand anywhere (argparse alone wants them in one place)."""
+    """Parses; for some commands, ``key=value`` words may stand anywhere (argparse alone wants them in one place)."""
     args, rest = build_parser().parse_known_args(argv)
-    if args.command == "train":
+    if args.command in CONFIGURED:
         args.overrides = [match.group(1) for match in map(OVERRIDE.match, rest) if match]
         rest = [word for word in rest if not OVERRIDE.match(word)]
     if rest:

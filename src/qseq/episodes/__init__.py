@@ -1,10 +1,11 @@
 """Episodes: what happened, how it is kept on disk, and how training reads it.
 
-Names that need torch (`Windows`, `WindowBatch`) are imported when they are first asked for.
+Names that need torch (`ReplayMemoryDataset`, `Windows`, `WindowBatch`) are imported when they are first asked for.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from qseq.episodes.action_space import ActionSpace
@@ -19,9 +20,10 @@ from qseq.episodes.window_spec import WindowSpec
 from qseq.episodes.writer import StoreWriter
 
 if TYPE_CHECKING:
+    from qseq.episodes.replay import ReplayMemoryDataset
     from qseq.episodes.windows import WindowBatch, Windows
 
-_NEEDS_TORCH = ("WindowBatch", "Windows")
+_NEEDS_TORCH = {"ReplayMemoryDataset": "replay", "WindowBatch": "windows", "Windows": "windows"}
 
 __all__ = [
     "ActionSpace",
@@ -31,6 +33,7 @@ __all__ = [
     "EpisodeView",
     "FieldSpec",
     "FieldStatistics",
+    "ReplayMemoryDataset",
     "StoreSchema",
     "StoreWriter",
     "WindowBatch",
@@ -46,7 +49,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _NEEDS_TORCH:
-        from qseq.episodes import windows
-
-        return getattr(windows, name)
+        return getattr(import_module(f"{__name__}.{_NEEDS_TORCH[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -94,6 +94,7 @@ class Windows:
         seed: of the order.
         discount: of `returns_to_go`, in [0, 1].
         min_return: the least return possible; what is assumed to follow an episode that did not terminate.
+        shuffle: False takes the steps in the order of the view, in every epoch.
         fields: observation fields to read, all if not given: what nobody asks for, cameras above all, is not touched.
 
     Attributes:
@@ -112,6 +113,7 @@ class Windows:
         seed: int,
         discount: float,
         min_return: float = 0.0,
+        shuffle: bool = True,
         fields: Sequence[str] | None = None,
     ) -> None:
         unknown = sorted(set(fields or ()) - set(view.fields))
@@ -126,6 +128,7 @@ class Windows:
         self.spec = spec
         self.batch_size = batch_size
         self.seed = seed
+        self.shuffle = shuffle
         self._batches_a_block = max(1, _WINDOWS_A_BLOCK // batch_size)
         self._steps_per_epoch = view.num_steps
         self._starts = np.cumsum(view.lengths) - view.lengths
@@ -193,14 +196,16 @@ class Windows:
     def _locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Episodes and steps at consecutive positions, int64 [positions] each."""
         epochs, within = np.divmod(positions, self.steps_per_epoch)
-        first, last = int(epochs[0]), int(epochs[-1])
-        parts = [
-            self._permutation(epoch)(within if first == last else within[epochs == epoch])
-            for epoch in range(first, last + 1)
-        ]
-        places = parts[0] if first == last else np.concatenate(parts)
+        places = self._shuffled(epochs, within) if self.shuffle else within
         episodes = self._episode_of_step.take(places).astype(np.int64)
         return episodes, places - self._starts[episodes]
+
+    def _shuffled(self, epochs: np.ndarray, within: np.ndarray) -> np.ndarray:
+        """Where the epochs' permutations send positions, int64 [positions]."""
+        first, last = int(epochs[0]), int(epochs[-1])
+        if first == last:
+            return self._permutation(first)(within)
+        return np.concatenate([self._permutation(epoch)(within[epochs == epoch]) for epoch in range(first, last + 1)])
 
     def _permutation(self, epoch: int) -> Permutation:
         if self._order is None or self._order[0] != epoch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,25 +91,66 @@ def collect(
         DataError: `out` is damaged or an episode is not valid.
         QseqError: an episode failed; names environment, episode and step. What was added before stays.
     """
-    if episodes < 1 or num_envs < 1:
-        raise RequestError(f"episodes={episodes}, num_envs={num_envs}: expected at least 1 of each")
+    check_counts(episodes, num_envs)
     performer = _performer(actor, policy_kwargs, instruction, reseed=num_envs == 1)
     kwargs = dict(env_kwargs or {})
-    started = time.perf_counter()
     environments = [make_environment(env_id, kwargs)]
     try:
         performer.prepare(environments[0])
-        identity = _identity(performer, env_id, kwargs, seed)
-        base = {"source": source or performer.name, "seed": seed, "collection": identity}
-        with StoreWriter(Path(out), _schema(environments[0], env_id, kwargs)) as writer:
-            missing = _missing(Path(out), identity, episodes)
-            for _ in range(min(num_envs, len(missing)) - 1):
-                environments.append(make_environment(env_id, kwargs))
-            _add_missing(writer, performer, environments, missing, seed, base, success_return, episodes)
+        identity = identity_of(performer.fingerprint(), env_id, kwargs, seed)
+        return collect_episodes(
+            performer,
+            environments,
+            lambda: make_environment(env_id, kwargs),
+            out=Path(out),
+            episodes=episodes,
+            seed=seed,
+            base={"source": source or performer.name, "seed": seed, "collection": identity},
+            env_json={"id": env_id, "kwargs": kwargs},
+            num_envs=num_envs,
+            success_return=success_return,
+        )
     finally:
         for env in environments:
             env.close()
-    return _summary(Path(out), identity, len(missing), time.perf_counter() - started)
+
+
+def collect_episodes(
+    actor: Actor,
+    environments: list[DictObservation],
+    make_another: Callable[[], DictObservation],
+    *,
+    out: Path,
+    episodes: int,
+    seed: int,
+    base: Mapping[str, Any],
+    env_json: dict[str, Any],
+    num_envs: int = 1,
+    success_return: float | None = None,
+) -> CollectionSummary:
+    """What `collect` does once it is known who acts where.
+
+    Args:
+        actor: `prepare` has been called.
+        environments: the first one; others that are needed are appended. The caller closes them.
+        make_another: makes an environment like the first.
+        base: metadata of every episode; "collection" is what this collection is known by.
+        env_json: how the store describes the environment.
+    """
+    started = time.perf_counter()
+    identity = base["collection"]
+    with StoreWriter(out, _schema(environments[0], env_json)) as writer:
+        missing = _missing(out, identity, episodes)
+        for _ in range(min(num_envs, len(missing)) - 1):
+            environments.append(make_another())
+        _add_missing(writer, actor, environments, missing, seed, base, success_return, episodes)
+    return _summary(out, identity, len(missing), time.perf_counter() - started)
+
+
+def check_counts(episodes: int, num_envs: int) -> None:
+    """Raise RequestError unless there is at least one of each."""
+    if episodes < 1 or num_envs < 1:
+        raise RequestError(f"episodes={episodes}, num_envs={num_envs}: expected at least 1 of each")
 
 
 def collect_recipe(
@@ -172,20 +213,21 @@ def _performer(
     return PolicyActor(actor, instruction=instruction, reseed=reseed)
 
 
-def _identity(actor: Actor, env_id: str, env_kwargs: dict[str, Any], seed: int) -> str:
+def identity_of(actor: str, env_id: str, env_kwargs: Mapping[str, Any], seed: int) -> str:
+    """What a collection is known by. Raises RequestError if the arguments cannot be written as JSON."""
     try:
-        text = json.dumps([env_id, env_kwargs, actor.fingerprint(), seed], sort_keys=True)
+        text = json.dumps([env_id, dict(env_kwargs), actor, seed], sort_keys=True)
     except TypeError as error:
-        raise RequestError(f"env_kwargs {env_kwargs} cannot be written as JSON: {error}") from error
+        raise RequestError(f"env_kwargs {dict(env_kwargs)} cannot be written as JSON: {error}") from error
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _schema(env: DictObservation, env_id: str, env_kwargs: dict[str, Any]) -> StoreSchema:
+def _schema(env: DictObservation, env_json: dict[str, Any]) -> StoreSchema:
     fields = {
         name: FieldSpec(np.dtype(space.dtype).name, tuple(space.shape or ()))
         for name, space in observation_spaces(env).items()
     }
-    return StoreSchema(fields, space_to_json(env.action_space), {"id": env_id, "kwargs": env_kwargs})
+    return StoreSchema(fields, space_to_json(env.action_space), env_json)
 
 
 def _missing(out: Path, identity: str, episodes: int) -> list[int]:

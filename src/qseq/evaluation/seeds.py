@@ -18,3 +18,8 @@ def actor_rng(seed: int, index: int) -> np.random.Generator:
 def policy_seed(seed: int, index: int) -> int:
     """What a policy's own random choices are seeded with where episodes are run one by one."""
     return int(np.random.default_rng([seed, index, 2]).integers(2**31))
+
+
+def call_seed(seed: int, call: int) -> int:
+    """The seed of the `call`-th collection of one agent, so that no two of them meet the same episodes."""
+    return int(np.random.default_rng([seed, call, 3]).integers(2**31))

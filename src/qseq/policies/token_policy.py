@@ -154,6 +154,12 @@ class TokenPolicy(Policy):
     def takes_instructions(self) -> bool:
         return self.spec.network.text.encoder != "none"
 
+    def random_action(self, generator: np.random.Generator) -> np.ndarray:
+        """One action of random tokens, every existing bin equally likely; of a chunk, its first action."""
+        tokens_1A = torch.as_tensor(generator.integers(self.spec.tokenizer.bins_per_token)[None])
+        action: np.ndarray = self.spec.tokenizer.decode(tokens_1A)[0].numpy()
+        return action[0] if isinstance(self.spec.tokenizer, ChunkTokens) else action
+
     def seed(self, seed: int) -> None:
         self._generator.manual_seed(seed)
 

@@ -13,6 +13,7 @@ from qseq.episodes import EpisodeView
 from qseq.errors import ConfigError
 from qseq.policies import write_description
 from qseq.policies.preparation import open_view, prepare
+from qseq.robot.checks import check_value_range
 from qseq.robot.config import QTransformerConfig
 from qseq.robot.decoding import checked_order
 from qseq.robot.objective import make_objective
@@ -34,7 +35,7 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
             f"objective.bootstrap_steps: found {list(objective.bootstrap_steps)}, expected [{config.actions.chunk}], "
             "the length of actions.chunk: a chunk is one decision, and the next decision comes after it"
         )
-    _check_value_range(config, view)
+    check_value_range(objective, view, "widen the range, or set objective.value=unbounded")
     prepared = prepare(
         view,
         data=config.data,
@@ -71,19 +72,3 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
 def train(config: QTransformerConfig, *, data: Sequence[str], run: Path, seed: int = 0, resume: bool = False) -> Path:
     """Train into the run folder; returns the final checkpoint."""
     return make_trainer(config, open_view(data, config.data), run=run, seed=seed).train(resume=resume)
-
-
-def _check_value_range(config: QTransformerConfig, view: EpisodeView) -> None:
-    """A bounded value must be able to hold the returns in the data."""
-    objective = config.objective
-    if objective.value == "unbounded":
-        return
-    returns = view.returns_to_go(objective.discount)
-    low, high = float(returns.min()), float(returns.max())
-    tolerance = 1e-6 * max(1.0, abs(low), abs(high))
-    if low < objective.value_low - tolerance or high > objective.value_high + tolerance:
-        raise ConfigError(
-            f"objective.value_low, objective.value_high: found [{objective.value_low}, {objective.value_high}], but "
-            f"discounted returns in the data span [{low:.6g}, {high:.6g}]: widen the range, or set "
-            "objective.value=unbounded"
-        )

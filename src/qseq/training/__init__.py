@@ -2,6 +2,7 @@
 
 from qseq.training.checkpoint import latest_checkpoint, read_record
 from qseq.training.config import TrainingConfig
+from qseq.training.learner import make_accelerator
 from qseq.training.objective import BatchSource, Losses, Objective, StatefulObjective
 from qseq.training.regenerative import Regenerative
 from qseq.training.run_folder import RunConfig, check_new_run
@@ -22,6 +23,7 @@ __all__ = [
     "latest_checkpoint",
     "load_tensors",
     "load_weights",
+    "make_accelerator",
     "read_record",
     "save_tensors",
     "tensors_of",

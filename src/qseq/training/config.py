@@ -20,6 +20,7 @@ class TrainingConfig:
     warmup_steps: NonNegativeInt = 100  # the learning rate climbs from 0 in a straight line
     weight_decay: NonNegativeFloat = 0.0  # of matrices only, not of biases, norms and embeddings
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    adam_epsilon: PositiveFloat = 1e-8  # added to the root of AdamW's second moment
     max_grad_norm: NonNegativeFloat = 1.0  # gradients longer than this are scaled down to it; 0 leaves them as they are
     grad_accum_every: PositiveInt = 1  # batches averaged into one optimiser step
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and optimiser stay float32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,14 +39,21 @@ class Learner(nn.Module):
         return losses.total.float(), {name: term.detach() for name, term in losses.terms.items()}
 
 
-def make_accelerator() -> Accelerator:
-    """An Accelerator for the way this process was launched."""
+def make_accelerator(*, cpu: bool = False, kwargs_handlers: Sequence[Any] = ()) -> Accelerator:
+    """An Accelerator for the way this process was launched.
+
+    Args:
+        cpu: use no other device, though there may be one.
+        kwargs_handlers: settings of accelerate, such as its `DistributedDataParallelKwargs`.
+    """
     # Precision and accumulation are done by the trainer, where they can be read (and, unlike accelerate's, differ
     # between two trainers of one process). Some parameters may get no gradient in a step: a dropped condition.
-    handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+    handlers = list(kwargs_handlers)
+    if not any(isinstance(handler, DistributedDataParallelKwargs) for handler in handlers):
+        handlers.append(DistributedDataParallelKwargs(find_unused_parameters=True))
     # Unless told so, accelerate takes several processes without a GPU for strangers: each would train alone.
-    cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
-    accelerator = Accelerator(cpu=cpu, kwargs_handlers=[handler])
+    cpu = cpu or (int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available())
+    accelerator = Accelerator(cpu=cpu, kwargs_handlers=handlers)
     if accelerator.num_processes > 1:
         atexit.register(_leave_process_group)
     return accelerator

@@ -24,6 +24,7 @@ def make_optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
         [group for group in groups if group["params"]],
         lr=config.learning_rate,
         betas=config.betas,
+        eps=config.adam_epsilon,
         fused=all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in model.parameters()),
     )
 

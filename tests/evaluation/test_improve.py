@@ -1,0 +1,105 @@
+"""Collecting and training in turns: rounds learn from all before them, and a killed call ends like one that was not."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from qseq import EpisodeStore
+from qseq.cli.main import main
+from qseq.policies import locate_policy
+from tests.evaluation.test_collect import same
+
+POLE = ["--env", "CartPole-v1", "--env-kwargs", '{"max_episode_steps": 9}', "--episodes", "4", "--steps", "12"]
+TINY = [
+    "objective.value_high=10.0",
+    "objective.bootstrap_steps=[1]",
+    "network.dim=8",
+    "network.heads=1",
+    "network.dim_head=8",
+    "network.decoder_heads=1",
+    "network.decoder_dim_head=8",
+    "training.batch_size=8",
+    "training.trackers=[]",
+    "training.threads=1",
+    "training.checkpoint_every=4",
+]
+
+
+def improve(out: Path, *arguments: str) -> int:
+    return main(["improve", *POLE, "--out", str(out), *arguments, *TINY])
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in load_file(locate_policy(run) / "model.safetensors").items()}
+
+
+def test_rounds_learn_from_all_before_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert improve(tmp_path / "out", "--rounds", "2") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["round 0", "round 1"]
+    store = EpisodeStore.open(tmp_path / "out" / "collected")
+    assert [meta["source"] for meta in store.metadata] == ["round 0"] * 4 + ["round 1"] * 4
+    starts = np.asarray(store.columns["state"])[store.first_frames]
+    assert len(np.unique(starts, axis=0)) == 8
+    # Again does nothing; more rounds go on; anything else is refused and changes nothing.
+    first = weights(tmp_path / "out" / "round_000")
+    assert improve(tmp_path / "out", "--rounds", "2") == 0
+    (tmp_path / "out" / "round_002" / "checkpoints").mkdir(parents=True)  # as a kill may leave it
+    assert improve(tmp_path / "out", "--rounds", "3") == 0
+    assert EpisodeStore.open(tmp_path / "out" / "collected").num_episodes == 12
+    assert improve(tmp_path / "out", "--rounds", "3", "--seed", "1") == 2
+    assert "seed: found 1, expected 0" in capsys.readouterr().err
+    assert improve(tmp_path / "out", "training.learning_rate=0.1") == 2
+    assert "training.learning_rate: found 0.1, expected 0.001" in capsys.readouterr().err
+    assert improve(tmp_path / "out", "--env-kwargs", "{}") == 2
+    assert "env_kwargs: found {}" in capsys.readouterr().err
+    again = weights(tmp_path / "out" / "round_000")
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+def test_a_refused_request_can_be_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(["improve", "--env", "CartPol-v1", "--out", str(out), *TINY]) == 2
+    assert improve(out, "--data", str(tmp_path / "nothing")) == 2
+    assert improve(out, "--algo", "no-such") == 2
+    assert not out.exists()
+    assert main(["improve", *POLE, "--out", str(out), *TINY[1:]]) == 2  # returns above 1
+    assert "value_high" in capsys.readouterr().err
+    assert improve(out, "--rounds", "1") == 0
+
+
+def test_data_that_are_given_come_first(tmp_path: Path) -> None:
+    offline = tmp_path / "offline"
+    assert main(["collect", *POLE[:4], "--episodes", "6", "--out", str(offline)]) == 0
+    assert improve(tmp_path / "out", "--rounds", "2", "--data", str(offline)) == 0
+    store = EpisodeStore.open(tmp_path / "out" / "collected")
+    assert [meta["source"] for meta in store.metadata] == ["round 1"] * 4
+    assert EpisodeStore.open(offline).num_episodes == 6
+    assert improve(offline, "--rounds", "1") == 2  # a folder of something else is left alone
+
+
+@pytest.mark.parametrize("moment", ["collected/schema.json", "round_000/checkpoints/latest", "round_001/config.yaml"])
+def test_a_killed_call_goes_on_to_the_same_numbers(tmp_path: Path, moment: str) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command = [sys.executable, "-m", "qseq.cli.main", "improve", *POLE, "--out", str(killed), "--rounds", "2", *TINY]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and not (killed / moment).exists():
+        time.sleep(0.002)
+    assert (killed / moment).exists()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert improve(killed, "--rounds", "2") == 0
+    assert improve(whole, "--rounds", "2") == 0
+    assert same(whole / "collected", killed / "collected")
+    for number in ("round_000", "round_001"):
+        expected, found = weights(whole / number), weights(killed / number)
+        assert all(np.array_equal(expected[name], found[name]) for name in expected)
