@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from qseq.episodes import EpisodeStore, StoreWriter, convert, open_source
-from qseq.episodes.formats.minari import import_minari, write_minari
+from qseq.episodes.formats.minari_writer import write_minari
 from qseq.episodes.sources import parse_source
 from qseq.errors import DataError, RequestError
 
@@ -39,6 +39,10 @@ def create(root: Path, dataset_id: str, buffers: list[dict[str, Any]], **spaces:
     finally:
         del os.environ["MINARI_DATASETS_PATH"]
     return root / dataset_id
+
+
+def import_minari(folder: Path, destination: Path) -> list[str]:
+    return convert(f"minari:{folder}", str(destination)).notes
 
 
 def buffer(steps: int, **changes: Any) -> dict[str, Any]:
@@ -196,7 +200,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_source("minari:D4RL/door/human-v2").path == tmp_path / "D4RL/door/human-v2"
     assert parse_source("minari:/data/a-v0").root == Path("/data")
     assert parse_source("runs/push").path == parse_source("store:runs/push").path == Path("runs/push")
-    for name in ("lerobot:a/b", "store:", ""):
+    for name in ("rlds:a/b", "store:", ""):
         with pytest.raises(RequestError, match="expected 'store:DIR'"):
             parse_source(name)
 
