@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from qseq.episodes.episode import Episode, JsonScalar
+from qseq.episodes.episode import Episode, JsonScalar, check_finite
 from qseq.episodes.formats.base import FINAL_OBSERVATION, Losses
 from qseq.episodes.formats.images import decode_image
 from qseq.episodes.formats.lerobot_extras import Extras
@@ -107,6 +107,7 @@ class LeRobotReader:
         self._check_place(table, place, where)
         extra = self._extras.episode(place.episode, place.length)
         times = self._numbers(table, "timestamp", where)
+        check_finite(where, "timestamp", times)
         metadata = dict(extra.metadata) if extra else self._timing(times)
         frames = {key: self._frames(table, key, place, times, where) for key in self._fields.values()}
         if extra is None:

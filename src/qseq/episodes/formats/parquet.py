@@ -10,6 +10,7 @@ import numpy as np
 from qseq.errors import DataError
 
 MOST_GROUP_BYTES = 4 * 2**30
+_VALUE_BYTES = 8
 
 
 class ParquetRows:
@@ -39,7 +40,8 @@ class ParquetRows:
         self._columns = columns
         groups = [self._file.metadata.row_group(i) for i in range(self._file.metadata.num_row_groups)]
         self._ends = np.cumsum([group.num_rows for group in groups], dtype=np.int64)
-        self._sizes = [group.total_byte_size for group in groups]
+        # Run lengths pack any number of equal values into a few bytes, so values are counted as well.
+        self._sizes = [max(group.total_byte_size, _VALUE_BYTES * _num_values(group)) for group in groups]
         self.num_rows = int(self._file.metadata.num_rows)
         self.names: list[str] = list(self._file.schema_arrow.names)
         self._held = -1
@@ -77,6 +79,10 @@ class ParquetRows:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _num_values(group: Any) -> int:
+    return max((group.column(i).num_values for i in range(group.num_columns)), default=0)
 
 
 def numbers(table: Any, name: str, shape: tuple[int, ...], dtype: str, where: str) -> np.ndarray:
