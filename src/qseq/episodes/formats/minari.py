@@ -18,12 +18,13 @@ from qseq.episodes.episode import Episode, JsonScalar
 from qseq.episodes.formats.base import Losses
 from qseq.episodes.formats.hdf5_safety import check_hdf5
 from qseq.episodes.formats.minari_spaces import action_space_to_json, flatten_observations
-from qseq.errors import RequestError
+from qseq.errors import DataError, RequestError
 
 ENV_KEY = "qseq_env"
 METADATA_PREFIX = "qseq_metadata"
 DIMENSION_NAMES_KEY = "qseq_dimension_names"
 BOOLEANS_KEY = "qseq_booleans"
+EMPTY_KEY = "qseq_empty"
 _SUCCESS_INFOS = ("success", "is_success")
 _INSTRUCTION_NAMES = ("instruction", "mission")
 
@@ -70,7 +71,13 @@ class MinariReader:
     def episodes(self, first: int = 0) -> Iterator[Episode]:
         indices = self._dataset.episode_indices[first:]
         attributes = self._dataset.storage.get_episode_metadata(indices)
-        for data, metadata in zip(self._dataset.iterate_episodes(indices), attributes, strict=True):
+        recordings = iter(self._dataset.iterate_episodes(indices))
+        for index, metadata in zip(indices, attributes, strict=True):
+            try:
+                data = next(recordings)
+            except (ValueError, KeyError, TypeError, AttributeError, OSError, StopIteration) as error:
+                # Such as one number an info in Arrow, which minari writes and cannot read back.
+                raise DataError(f"{self.name}, episode {index}: minari cannot read it: {error!r}") from error
             yield self._episode(data, metadata)
 
     def _episode(self, data: Any, attributes: dict[str, Any]) -> Episode:
@@ -82,12 +89,15 @@ class MinariReader:
                 arrays[name] = arrays[name].astype(bool)
         infos = dict(data.infos or {})
         metadata = _scalars(attributes.pop(METADATA_PREFIX, {}))
+        metadata |= dict.fromkeys(json.loads(attributes.pop(EMPTY_KEY, "[]")))
         metadata |= {key: value for key, value in _scalars(attributes).items() if key not in ("id", "total_steps")}
         instruction = self._instruction(texts, infos, attributes)
         success = None
         for name in _SUCCESS_INFOS:
             if name in infos:
-                success = bool(success) or bool(np.any(np.asarray(infos.pop(name)).astype(bool)))
+                # Arrow puts empty places where an episode lacks what another one has.
+                said = [bool(value) for value in np.ravel(infos.pop(name)) if value is not None and value == value]
+                success = bool(success) or any(said) if said else success
         for name in infos:
             self.losses.name("infos not kept", name)
         terminated, truncated = bool(data.terminations[-1]), bool(data.truncations[-1])

@@ -21,6 +21,7 @@ from qseq.episodes.episode import Episode
 from qseq.episodes.formats.minari import (
     BOOLEANS_KEY,
     DIMENSION_NAMES_KEY,
+    EMPTY_KEY,
     ENV_KEY,
     METADATA_PREFIX,
     import_library,
@@ -95,10 +96,7 @@ def _write(minari: Any, store: EpisodeStore, dataset_id: str) -> None:
         else:
             dataset.update_dataset_from_buffer(buffers)
         dataset.storage.update_episode_metadata(
-            [
-                {f"{METADATA_PREFIX}/{key}": value for key, value in episode.metadata.items() if value is not None}
-                for episode in episodes
-            ],
+            [_attributes(episode) for episode in episodes],
             range(done, done + len(episodes)),
         )
         done += len(episodes)
@@ -106,6 +104,13 @@ def _write(minari: Any, store: EpisodeStore, dataset_id: str) -> None:
     booleans = [name for name, spec in store.schema.fields.items() if np.dtype(spec.dtype).kind == "b"]
     described = {ENV_KEY: store.schema.env, DIMENSION_NAMES_KEY: store.schema.dimension_names, BOOLEANS_KEY: booleans}
     dataset.storage.update_metadata({key: json.dumps(value) for key, value in described.items() if value})
+
+
+def _attributes(episode: Episode) -> dict[str, Any]:
+    """Of an episode's group; an attribute cannot be without a value, so those are named apart."""
+    known = {f"{METADATA_PREFIX}/{key}": value for key, value in episode.metadata.items() if value is not None}
+    empty = [key for key, value in episode.metadata.items() if value is None]
+    return known | ({EMPTY_KEY: json.dumps(empty)} if empty else {})
 
 
 def _lift(folder: Path, content: Path) -> None:
