@@ -276,3 +276,38 @@ def test_films_hold_colour_and_even_sides_only(tmp_path: Path) -> None:
         "action": "numbers",
     }
     assert len({column.key for column in columns}) == 5
+
+
+@pytest.mark.parametrize("first", [1, 4, 8])
+def test_reading_begins_anywhere(tmp_path: Path, first: int) -> None:
+    """As a conversion that goes on does: the right frames of the right film."""
+    from qseq.episodes.formats.lerobot import LeRobotReader
+
+    store = make_camera_store(tmp_path / "s", episodes=9)
+    convert(str(tmp_path / "s"), f"lerobot:{tmp_path / 'l'}")
+    whole = list(LeRobotReader(tmp_path / "l").episodes())
+    rest = list(LeRobotReader(tmp_path / "l").episodes(first))
+    assert len(rest) == store.num_episodes - first
+    for found, expected in zip(rest, whole[first:], strict=True):
+        assert_same(found, expected)
+
+
+def test_grey_films(tmp_path: Path) -> None:
+    """We write none; others do, of depth."""
+    root = genuine_copy(tmp_path)
+    features = json.loads((root / "meta/info.json").read_text())["features"]
+    features["observation.images.front"]["shape"] = [64, 64, 1]
+    change_info(root, features=features)
+    convert(f"lerobot:{root}", str(tmp_path / "s"))
+    assert EpisodeStore.open(tmp_path / "s").episode(0).observations["front"].shape == (6, 1, 64, 64)
+
+
+def test_ranks_that_ask_at_once_wait_for_one_conversion(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = "import sys; from qseq.episodes import open_source; print(open_source(sys.argv[1]).num_episodes)"
+    command = [sys.executable, "-c", code, f"lerobot:{GENUINE}"]
+    ranks = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [rank.communicate()[0].strip() for rank in ranks] == ["3"] * 3
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1

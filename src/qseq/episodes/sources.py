@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qseq.episodes import disk
 from qseq.episodes.conversion import copy_episodes, staged
 from qseq.episodes.formats.base import EpisodeReader
 from qseq.episodes.formats.minari import MinariReader, minari_root
@@ -93,8 +94,12 @@ def open_source(text: str, *, cache: Path | None = None) -> EpisodeStore:
     store = folder / f"{path.name}-{hashlib.sha256(identity['files'].encode()).hexdigest()[:16]}"
     if not (store / SCHEMA_FILE).is_file():
         reader = _reader(source, path)
-        with staged(store, identity) as content:
-            copy_episodes(reader, content)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Ranks of one training run ask at the same time: one converts, the others wait.
+        with disk.hold_lock(folder / f".{store.name}.lock", str(store), wait=True):
+            if not (store / SCHEMA_FILE).is_file():
+                with staged(store, identity) as content:
+                    copy_episodes(reader, content)
     return EpisodeStore.open(store)
 
 

@@ -17,6 +17,9 @@ OPTIONS = {"crf": "30", "g": "2"}
 """AV1 as LeRobot itself writes it: a key frame every other frame, so that any frame is near one."""
 
 
+_FORMATS = {3: "rgb24", 1: "gray"}
+
+
 class FilmWriter:
     """One mp4 file of frames [height, width, 3] at a constant rate; sides must be even."""
 
@@ -95,7 +98,8 @@ class FilmReader:
                 if far and len(self._ahead) == 1:
                     raise DataError(f"{self.path}: found no frame at {time:.3f} s: the film is cut short")
                 missing += far
-                result[row] = self._ahead[0].to_ndarray(format="rgb24")
+                pixels = self._ahead[0].to_ndarray(format=_FORMATS[self._shape[2]])
+                result[row] = pixels.reshape(self._shape)
                 self._position = _time(self._ahead[0])
         except (av.FFmpegError, ValueError, OSError) as error:
             raise DataError(f"{self.path} is damaged: it cannot be decoded ({error})") from error
@@ -114,10 +118,10 @@ class FilmReader:
         if not self._container.streams.video:
             raise DataError(f"{self.path}: found no video stream")
         stream = self._container.streams.video[0]
-        if (stream.height, stream.width, 3) != self._shape:
+        if (stream.height, stream.width) != self._shape[:2] or self._shape[2] not in _FORMATS:
             raise DataError(
                 f"{self.path}: found frames of {stream.height} x {stream.width}, "
-                f"expected {self._shape[0]} x {self._shape[1]}"
+                f"expected {self._shape[0]} x {self._shape[1]} in {' or '.join(map(str, _FORMATS))} channels"
             )
         if time > 0:
             self._container.seek(int(time / stream.time_base), stream=stream, backward=True)
