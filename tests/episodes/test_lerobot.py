@@ -311,3 +311,11 @@ def test_ranks_that_ask_at_once_wait_for_one_conversion(tmp_path: Path) -> None:
     ranks = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [rank.communicate()[0].strip() for rank in ranks] == ["3"] * 3
     assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
+
+
+def test_psnr() -> None:
+    """Of the farthest pictures: 0 dB, also where the sum of squares is beyond 32 bits."""
+    black, white = np.zeros((2, 3, 240, 240), np.uint8), np.full((2, 3, 240, 240), 255, np.uint8)
+    assert psnr(black, white) == 0
+    assert psnr(black, black) == np.inf
+    assert psnr(black, black + np.uint8(1)) == pytest.approx(20 * np.log10(255))

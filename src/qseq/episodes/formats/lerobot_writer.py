@@ -31,7 +31,7 @@ from qseq.episodes.formats.lerobot_layout import (
     libraries,
 )
 from qseq.episodes.formats.lerobot_part import Part, episode_files
-from qseq.episodes.formats.video import CODEC, FilmReader, psnr
+from qseq.episodes.formats.video import CODEC, FilmReader, decibels, squared_error
 from qseq.episodes.store import EpisodeStore
 from qseq.errors import RequestError
 from qseq.files import write_atomic
@@ -39,6 +39,7 @@ from qseq.progress import Progress
 
 DEFAULT_FPS = 10
 _EPISODES_FOR_PSNR = 8
+_FRAMES_FOR_PSNR = 100
 
 
 def write_lerobot(store: EpisodeStore, staging: Path, *, fps: float | None = None, images: str = "video") -> list[str]:
@@ -203,17 +204,18 @@ def _notes(store: EpisodeStore, root: Path, columns: list[Column], success_known
 
 
 def _film_quality(store: EpisodeStore, root: Path, column: Column) -> float:
-    """PSNR over the first episodes of the first film."""
+    """PSNR over the first episodes of the first film, at most `_FRAMES_FOR_PSNR` frames of each."""
     _, parquet = libraries()
     path, rows = _finished_parts(root)[0]
     count = min(rows, _EPISODES_FOR_PSNR)
     starts = parquet.read_table(path, columns=[f"videos/{column.key}/from_timestamp"])[0].to_pylist()[:count]
     fps = json.loads((root / INFO).read_text())["fps"]
     film = FilmReader(root / VIDEO_PATH.format(video_key=column.key, chunk_index=0, file_index=0), column.shape)
-    found, expected = [], []
+    error, size = 0.0, 0
     for episode, start in enumerate(starts):
-        frames = np.asarray(store.columns[column.field][store.rows(column.field, episode)])[:-1]
-        found.append(film.take(start + np.arange(len(frames)) / fps, 0.25 / fps)[0])
-        expected.append(column.pictures(frames))
+        frames = np.asarray(store.columns[column.field][store.rows(column.field, episode)])[:-1][:_FRAMES_FOR_PSNR]
+        found = film.take(start + np.arange(len(frames)) / fps, 0.25 / fps)[0]
+        error += sum(map(squared_error, found, column.pictures(frames)))
+        size += found.size
     film.close()
-    return psnr(np.concatenate(found), np.concatenate(expected))
+    return decibels(error / size)

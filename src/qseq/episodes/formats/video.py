@@ -134,6 +134,14 @@ def _time(frame: Any) -> float:
 
 
 def psnr(found: np.ndarray, expected: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of uint8 pictures in dB, infinite where they are equal."""
-    error = np.mean((found.astype(np.float64) - expected) ** 2)
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+    """Peak signal-to-noise ratio of uint8 pictures [T, ...] in dB, infinite where they are equal."""
+    return decibels(sum(map(squared_error, found, expected)) / max(1, found.size))
+
+
+def squared_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """The sum over one uint8 picture; many at once would need eight times their memory."""
+    return float(np.square(found.astype(np.int32) - expected).sum(dtype=np.int64))
+
+
+def decibels(mean_squared_error: float) -> float:
+    return float("inf") if mean_squared_error == 0 else float(10 * np.log10(255**2 / mean_squared_error))
