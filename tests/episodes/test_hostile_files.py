@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
 import shutil
 import struct
 import tracemalloc
@@ -16,12 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qseq.episodes import convert
+from qseq.episodes import EpisodeStore, convert
 from qseq.episodes.formats.hdf5_safety import check_hdf5
 from qseq.episodes.formats.images import decode_image
 from qseq.episodes.formats.lerobot_layout import path_of
 from qseq.errors import DataError
 
+from .builders import assert_same
+from .lerobot_builders import make_camera_store
 from .test_lerobot import GENUINE, change_info, rewrite
 from .test_robomimic import write as write_robomimic
 
@@ -292,3 +295,33 @@ def test_pictures(content: bytes, message: str) -> None:
         decode_image(content, (8, 8, 3), "here")
     assert tracemalloc.get_traced_memory()[1] < 2**24
     tracemalloc.stop()
+
+
+def test_flipped_bits_are_named_or_harmless(tmp_path: Path) -> None:
+    """One bit anywhere: refused in one line, or what was flipped is in no page that is read."""
+    make_camera_store(tmp_path / "s", 4)
+    convert(str(tmp_path / "s"), f"lerobot:{tmp_path / 'l'}", images="png")
+    write_robomimic(tmp_path / "r.hdf5", 2)
+    parts = [*(tmp_path / "l").rglob("*.parquet"), tmp_path / "l" / "meta" / "qseq.json", tmp_path / "r.hdf5"]
+    expected = EpisodeStore.open(tmp_path / "s")
+    chance = random.Random(0)
+    refusals = 0
+    for _ in range(60):
+        path = chance.choice(parts)
+        content = bytearray(path.read_bytes())
+        place, bit = chance.randrange(len(content)), 1 << chance.randrange(8)
+        content[place] ^= bit
+        path.write_bytes(content)
+        source = f"robomimic:{path}" if path.suffix == ".hdf5" else f"lerobot:{tmp_path / 'l'}"
+        try:
+            convert(source, str(tmp_path / "out"))
+            found = EpisodeStore.open(tmp_path / "out")
+            if path.suffix != ".hdf5":  # those have no checksums
+                for index in range(4):
+                    assert_same(found.episode(index), expected.episode(index))
+        except DataError:
+            refusals += 1
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        content[place] ^= bit
+        path.write_bytes(content)
+    assert refusals > 15

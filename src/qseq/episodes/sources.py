@@ -136,8 +136,6 @@ def convert(source: str, destination: str, *, fps: float | None = None, images: 
     else:
         from qseq.episodes.formats.lerobot_writer import write_lerobot
 
-        if write.repository and "/" not in str(write.path):
-            raise RequestError(f"convert: {destination!r}: expected a folder to write to")
         identity = {**_identity("store", store.path), "fps": fps, "images": images}
         with staged(write.path, identity) as content:
             notes = write_lerobot(store, content, fps=fps, images=images)

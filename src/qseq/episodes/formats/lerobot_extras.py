@@ -16,7 +16,7 @@ import numpy as np
 
 from qseq.episodes.episode import JsonScalar
 from qseq.episodes.formats.images import decode_image
-from qseq.episodes.formats.lerobot_layout import EXTRA_EPISODES_FOLDER, EXTRAS, Feature, read_json
+from qseq.episodes.formats.lerobot_layout import EXTRA_EPISODES_FOLDER, EXTRAS, Feature, checksum, read_json
 from qseq.episodes.formats.parquet import ParquetRows, numbers
 from qseq.errors import DataError
 
@@ -72,6 +72,8 @@ class Extras:
         if not path.is_file():
             return cls()
         body = read_json(path)
+        if body.pop("crc32", None) != checksum(body):
+            raise DataError(f"{path} is damaged: its checksum does not match; restore it, or remove it to do without")
         try:
             extras = cls(
                 fields={str(name): str(spec["feature"]) for name, spec in body["fields"].items()},

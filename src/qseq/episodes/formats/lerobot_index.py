@@ -125,4 +125,8 @@ def read_tasks(root: Path) -> dict[int, str]:
     with closing(ParquetRows(path, ["task_index", texts[-1]])) as rows:
         table = rows.read(0, rows.num_rows)
     indices = numbers(table, "task_index", (), "int64", str(path))
-    return {int(index): str(text) for index, text in zip(indices, table.column(texts[-1]).to_pylist(), strict=True)}
+    try:
+        found = [str(text) for text in table.column(texts[-1]).to_pylist()]
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: a task is not text ({error})") from error
+    return dict(zip(indices.tolist(), found, strict=True))

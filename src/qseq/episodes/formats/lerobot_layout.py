@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -111,6 +112,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{path}: found a {type(value).__name__}, expected a JSON object")
     return value
+
+
+def checksum(body: dict[str, Any]) -> int:
+    """Over what a JSON object says, however it is laid out."""
+    return zlib.crc32(json.dumps(body, sort_keys=True).encode())
 
 
 def read_info(root: Path) -> Info:

@@ -37,6 +37,7 @@ from qseq.progress import Progress
 MOST_FRAMES = 10_000
 MOST_DATA_BYTES = 100 * 2**20
 MOST_FILM_BYTES = 200 * 2**20
+_PARQUET: dict[str, Any] = {"compression": "snappy", "write_page_checksum": True}  # flipped bits are noticed
 _NAME = "chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 
 
@@ -156,7 +157,7 @@ class Part:
         table = pyarrow.table(arrays)
         if self._writer is None:
             path = self._make(DATA_PATH.format(**place(self._number)))
-            self._writer = parquet.ParquetWriter(path, table.schema, compression="snappy")
+            self._writer = parquet.ParquetWriter(path, table.schema, **_PARQUET)
         self._writer.write_table(table)  # one row group an episode: it can be read by itself
         self._frames += steps
         self._num_bytes += table.nbytes
@@ -202,9 +203,9 @@ class Part:
         for row in self._rows:
             row |= {f"meta/episodes/{name}": value for name, value in numbers.items()}
         table = {name: _cells(pyarrow, [extra[name] for extra in self._extras]) for name in self._extras[0]}
-        parquet.write_table(pyarrow.table(table), extras)
+        parquet.write_table(pyarrow.table(table), extras, **_PARQUET)
         unfinished = episodes.with_name(f".{episodes.name}.tmp")
-        parquet.write_table(pyarrow.Table.from_pylist(self._rows), unfinished)
+        parquet.write_table(pyarrow.Table.from_pylist(self._rows), unfinished, **_PARQUET)
         for path in (*self._paths(), extras, unfinished):
             sync_file(path)
         unfinished.rename(episodes)

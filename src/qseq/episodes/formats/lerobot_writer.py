@@ -28,6 +28,7 @@ from qseq.episodes.formats.lerobot_layout import (
     TASKS,
     VERSION,
     VIDEO_PATH,
+    checksum,
     libraries,
 )
 from qseq.episodes.formats.lerobot_part import Part, episode_files
@@ -158,7 +159,7 @@ def _write_meta(store: EpisodeStore, root: Path, columns: list[Column], rate: Fr
         "action_shape": list(store.schema.space.shape),
         "env": store.schema.env,
     }
-    write_atomic(root / EXTRAS, json.dumps(extras, indent=2))
+    write_atomic(root / EXTRAS, json.dumps({**extras, "crc32": checksum(extras)}, indent=2))
     write_atomic(root / INFO, json.dumps(info, indent=4, ensure_ascii=False))
 
 

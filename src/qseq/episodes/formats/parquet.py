@@ -25,10 +25,12 @@ class ParquetRows:
         import pyarrow.parquet
 
         self.path = path
-        self._errors = (pyarrow.ArrowException, OSError)
+        self._errors = (pyarrow.ArrowException, OSError, ValueError)  # ValueError: names that are not text
         try:
             # One thread and no read-ahead: memory stays at one row group.
-            self._file: Any = pyarrow.parquet.ParquetFile(str(path), memory_map=False, pre_buffer=False)
+            self._file: Any = pyarrow.parquet.ParquetFile(
+                str(path), memory_map=False, pre_buffer=False, page_checksum_verification=True
+            )
         except FileNotFoundError as error:
             raise DataError(f"{path} is missing: expected a Parquet file of the data set") from error
         except self._errors as error:

@@ -53,7 +53,12 @@ class RobomimicReader:
     def episodes(self, first: int = 0) -> Iterator[Episode]:
         with open_hdf5(self._path, "robomimic") as file:
             for name in self._demos[first:]:
-                yield self._episode(file["data"][name], name)
+                try:
+                    episode = self._episode(file["data"][name], name)
+                except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+                    reason = " ".join(str(error).split())
+                    raise DataError(f"{self._path}, {name}: the data are damaged ({reason})") from error
+                yield episode
 
     def _episode(self, demo: Any, name: str) -> Episode:
         where = f"{self._path}, {name}"

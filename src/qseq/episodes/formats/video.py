@@ -101,7 +101,7 @@ class FilmReader:
                 pixels = self._ahead[0].to_ndarray(format=_FORMATS[self._shape[2]])
                 result[row] = pixels.reshape(self._shape)
                 self._position = _time(self._ahead[0])
-        except (av.FFmpegError, ValueError, OSError) as error:
+        except (av.FFmpegError, ValueError, OSError, AttributeError) as error:  # AttributeError: no such codec
             raise DataError(f"{self.path} is damaged: it cannot be decoded ({error})") from error
         return result, missing
 
