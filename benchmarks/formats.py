@@ -1,8 +1,9 @@
 """What other formats cost: bytes, seconds, memory and exactness of each conversion, and of pictures in each coding.
 
-    python benchmarks/formats.py DATA... [--out benchmarks/results/formats.json]
+    python benchmarks/formats.py [DATA ...] [--out benchmarks/results/formats.json]
 
-DATA are stores with cameras, such as `qseq collect` writes them. Every conversion runs in a process of its own.
+DATA are stores with cameras; without any, episodes of BabyAI (56 pixels) and Meta-World (64 and 224) are collected
+first. Every conversion runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -28,43 +29,62 @@ from PIL import Image
 from qseq.episodes import EpisodeStore
 from qseq.episodes.formats.lerobot_features import picture_layout
 from qseq.episodes.formats.video import psnr
+from qseq.evaluation.collect import collect, collect_recipe
 
 CONVERT = """
-import json, resource, sys, time
+import json, sys, time
 from qseq.episodes import convert
 import av, h5py, minari, pyarrow.parquet
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+before = peak()
 start = time.perf_counter()
 done = convert(sys.argv[1], sys.argv[2], **json.loads(sys.argv[3]))
 seconds = time.perf_counter() - start
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(json.dumps({"seconds": seconds, "grown_mb": grown / 1024, "notes": done.notes}))
+print(json.dumps({"seconds": seconds, "grown_mb": peak() - before, "notes": done.notes}))
 """
 PICTURES = 500
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", nargs="+", type=Path)
+    parser.add_argument("data", nargs="*", type=Path)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/formats.json"))
     arguments = parser.parse_args()
     Path("runs").mkdir(exist_ok=True)
     results = []
-    for path in arguments.data:
+    collected = Path(tempfile.mkdtemp(dir="runs", prefix="formats-data-"))
+    for path in arguments.data or collect_data(collected):
         folder = Path(tempfile.mkdtemp(dir="runs", prefix="formats-benchmark-")).absolute()
         try:
             results.append(measure(path, folder))
         finally:
             shutil.rmtree(folder)
+    shutil.rmtree(collected)
     report = {
         "data": results,
-        "note": "one process; encoders may use both cores; grown_mb: resident memory over that after importing",
+        "note": "one process; encoders may use both cores; grown_mb: resident memory over that after importing, mapped pages of the store included",
         "machine": {"cores": os.cpu_count(), "system": platform.system()},
         "versions": {name: version(name) for name in ("numpy", "pyarrow", "av", "pillow", "h5py", "minari")}
         | {"python": platform.python_version()},
     }
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
+
+
+def collect_data(folder: Path) -> list[Path]:
+    """Pictures of a small and a usual size, by faulty experts."""
+    collect_recipe("corrupted", "PickupLoc", episodes=120, out=folder / "babyai-56")
+    for side, episodes in ((64, 20), (224, 6)):
+        collect(
+            "scripted:qseq.environments.scripted:corrupted_expert",
+            "qseq.environments.metaworld:qseq/metaworld-v3",
+            {"task": "push-v3", "image_size": side},
+            episodes=episodes,
+            out=folder / f"metaworld-{side}",
+        )
+    return sorted(folder.iterdir())
 
 
 def measure(path: Path, folder: Path) -> dict[str, Any]:

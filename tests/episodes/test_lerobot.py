@@ -185,6 +185,15 @@ def test_the_frame_rate(tmp_path: Path) -> None:
         convert(str(tmp_path / "s"), str(tmp_path / "x"), fps=3)
 
 
+def test_the_robot(tmp_path: Path) -> None:
+    make_camera_store(tmp_path / "s", episodes=2, metadata={"robot_type": "so100", "fps": 10})
+    root = tmp_path / "l"
+    convert(str(tmp_path / "s"), f"lerobot:{root}")
+    assert json.loads((root / "meta" / "info.json").read_text())["robot_type"] == "so100"
+    (root / "meta" / "qseq.json").unlink()
+    assert open_source(f"lerobot:{root}").metadata[1]["robot_type"] == "so100"
+
+
 def test_dropped_frames_are_counted(tmp_path: Path) -> None:
     root = genuine_copy(tmp_path)
     change_info(

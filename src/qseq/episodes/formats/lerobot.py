@@ -183,7 +183,7 @@ class LeRobotReader:
         return frames
 
     def _timing(self, times: np.ndarray) -> dict[str, JsonScalar]:
-        """The frame rate, and how many frames a gap in the time stamps says were dropped."""
+        """The frame rate, how many frames a gap in the time stamps says were dropped, and the robot."""
         gaps = np.diff(times.astype(np.float64)) * self._info.fps
         dropped = int(np.maximum(np.rint(gaps) - 1, 0).sum())
         metadata: dict[str, JsonScalar] = {
@@ -191,6 +191,8 @@ class LeRobotReader:
         }
         if dropped:
             metadata["dropped_frames"] = dropped
+        if self._info.robot_type is not None:
+            metadata["robot_type"] = self._info.robot_type
         return metadata
 
     def _actions(self, table: Any, where: str) -> np.ndarray:

@@ -81,6 +81,7 @@ class Info:
     num_frames: int
     data_path: str
     video_path: str
+    robot_type: str | None
 
 
 def libraries() -> tuple[Any, Any]:
@@ -146,6 +147,7 @@ def read_info(root: Path) -> Info:
             num_frames=int(body["total_frames"]),
             data_path=str(body.get("data_path") or DATA_PATH),
             video_path=str(body.get("video_path") or VIDEO_PATH),
+            robot_type=str(body["robot_type"]) if body.get("robot_type") else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read as the description of a data set ({error!r})") from error

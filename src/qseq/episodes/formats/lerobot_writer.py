@@ -105,6 +105,12 @@ def _rate(store: EpisodeStore, fps: float | None, notes: list[str]) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 
+def _robot(store: EpisodeStore) -> str | None:
+    """What the episodes' metadata says, if it is one robot."""
+    robots = {str(metadata.get("robot_type") or "") for metadata in store.metadata}
+    return robots.pop() or None if len(robots) == 1 else None
+
+
 def _write_meta(store: EpisodeStore, root: Path, columns: list[Column], rate: Fraction, success_known: bool) -> None:
     pyarrow, parquet = libraries()
     texts = store.instructions
@@ -132,7 +138,7 @@ def _write_meta(store: EpisodeStore, root: Path, columns: list[Column], rate: Fr
     films = any(column.kind == "video" for column in columns)
     info = {
         "codebase_version": VERSION,
-        "robot_type": None,
+        "robot_type": _robot(store),
         "total_episodes": store.num_episodes,
         "total_frames": store.num_steps,
         "total_tasks": len(texts),
