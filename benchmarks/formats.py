@@ -64,7 +64,8 @@ def main() -> None:
     shutil.rmtree(collected)
     report = {
         "data": results,
-        "note": "one process; encoders may use both cores; grown_mb: resident memory over that after importing, mapped pages of the store included",
+        "note": "one process; encoders may use both cores; grown_mb: resident memory over that after importing, "
+        "mapped pages of the store included",
         "machine": {"cores": os.cpu_count(), "system": platform.system()},
         "versions": {name: version(name) for name in ("numpy", "pyarrow", "av", "pillow", "h5py", "minari")}
         | {"python": platform.python_version()},
