@@ -117,6 +117,11 @@ def sync_folder(folder: Path) -> None:
     _sync(folder)
 
 
+def sync_file(path: Path) -> None:
+    """Return once what was written to a file is on the disk."""
+    _sync(path)
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import string
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from qseq.episodes import EpisodeStore, StoreWriter, convert, open_source
-from qseq.episodes.formats.minari import import_minari, write_minari
+from qseq.episodes.formats.minari_writer import write_minari
 from qseq.episodes.sources import parse_source
 from qseq.errors import DataError, RequestError
 
@@ -39,6 +40,10 @@ def create(root: Path, dataset_id: str, buffers: list[dict[str, Any]], **spaces:
     finally:
         del os.environ["MINARI_DATASETS_PATH"]
     return root / dataset_id
+
+
+def import_minari(folder: Path, destination: Path) -> list[str]:
+    return convert(f"minari:{folder}", str(destination)).notes
 
 
 def buffer(steps: int, **changes: Any) -> dict[str, Any]:
@@ -160,6 +165,86 @@ def test_round_trip(tmp_path: Path, dataset_id: str) -> None:
     assert not [p for p in root.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_both_of_minaris_formats(tmp_path: Path, data_format: str) -> None:
+    """Nested dictionaries, pictures, missions, infos."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 40, 40, 3), dtype=np.uint8)
+    space = gym.spaces.Dict(
+        {
+            "image": gym.spaces.Box(0, 255, (40, 40, 3), np.uint8),
+            "robot": gym.spaces.Dict({"arm": gym.spaces.Box(-1, 1, (2,), np.float32)}),
+            "direction": gym.spaces.Discrete(4),
+            "mission": gym.spaces.Text(256, charset=string.printable),
+        }
+    )
+    observations = {
+        "image": pixels,
+        "robot": {"arm": np.linspace(-1, 1, 8, dtype=np.float32).reshape(4, 2)},
+        "direction": np.array([0, 1, 2, 3]),
+        "mission": ["go to red"] * 4,
+    }
+    reached = np.array([[0], [0], [0], [1]])
+    folder = create(
+        tmp_path,
+        "grid-v0",
+        [buffer(3, observations=observations, infos=infos) for infos in ({"is_success": reached}, {})],
+        observation_space=space,
+        action_space=ACTION,
+        data_format=data_format,
+        jpeg_encoding=False,
+    )
+    assert import_minari(folder, tmp_path / "s") == []
+    store = EpisodeStore.open(tmp_path / "s")
+    store.verify()
+    assert store.success.tolist() == [1, -1]
+    assert store.instructions == ["go to red"]
+    episode = store.episode(1)
+    np.testing.assert_array_equal(episode.observations["image"], pixels)
+    np.testing.assert_array_equal(episode.observations["robot/arm"], observations["robot"]["arm"])
+    np.testing.assert_array_equal(np.ravel(episode.observations["direction"]), [0, 1, 2, 3])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_minari_cannot_read_back(tmp_path: Path) -> None:
+    single = buffer(3, infos={"success": np.array([0, 0, 0, 1])})
+    folder = create(tmp_path, "a-v0", [single], observation_space=STATE, action_space=ACTION, data_format="arrow")
+    with pytest.raises(DataError, match="a-v0, episode 0: minari cannot read it"):
+        import_minari(folder, tmp_path / "s")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_pictures_that_minari_keeps_as_jpeg(tmp_path: Path) -> None:
+    ramp = (np.arange(64)[:, None] + np.arange(64) + np.zeros((4, 1, 1))).astype(np.uint8)
+    pixels = np.repeat(ramp[..., None], 3, axis=-1)
+    folder = create(
+        tmp_path,
+        "jpeg-v0",
+        [buffer(3, observations=pixels)],
+        observation_space=gym.spaces.Box(0, 255, (64, 64, 3), np.uint8),
+        action_space=ACTION,
+        jpeg_encoding=True,
+    )
+    import_minari(folder, tmp_path / "s")
+    found = EpisodeStore.open(tmp_path / "s").episode(0).observations["state"]
+    assert found.shape == pixels.shape
+    assert np.abs(found.astype(int) - pixels).max() < 8
+
+
+def test_what_minari_has_no_place_for_comes_back(tmp_path: Path) -> None:
+    """Booleans, names of dimensions, metadata without a value, an episode without instruction or success."""
+    names = {"state": ["x", "y", "z"]}
+    flags = {"state": np.zeros((4, 3), np.float32), "touch": np.array([[True], [False], [True], [True]])}
+    with StoreWriter(tmp_path / "s", action_space=BOX, dimension_names=names) as writer:
+        writer.add(make_episode(3, 0, observations=flags, instruction="", metadata={"a": None, "b/c": 1}))
+    notes = convert(str(tmp_path / "s"), f"minari:{tmp_path / 'root' / 'a-v0'}").notes
+    assert notes == ["field 'touch': booleans were written as uint8"]
+    convert(f"minari:{tmp_path / 'root' / 'a-v0'}", str(tmp_path / "t"))
+    before, after = EpisodeStore.open(tmp_path / "s"), EpisodeStore.open(tmp_path / "t")
+    assert after.schema == before.schema
+    assert_same(after.episode(0), before.episode(0))
+
+
 def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(tmp_path / "s", [3])
     monkeypatch.setattr(store, "episode", lambda index: 1 / 0)
@@ -196,7 +281,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_source("minari:D4RL/door/human-v2").path == tmp_path / "D4RL/door/human-v2"
     assert parse_source("minari:/data/a-v0").root == Path("/data")
     assert parse_source("runs/push").path == parse_source("store:runs/push").path == Path("runs/push")
-    for name in ("lerobot:a/b", "store:", ""):
+    for name in ("rlds:a/b", "store:", ""):
         with pytest.raises(RequestError, match="expected 'store:DIR'"):
             parse_source(name)
 

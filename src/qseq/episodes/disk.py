@@ -33,3 +33,20 @@ def translated_errors(path: Path) -> Iterator[None]:
         if is_full_disk(error):
             raise RequestError(f"{path}: no space left on the disk; free some and run the command again") from error
         raise RequestError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def hold_lock(file: Path, what: str, *, wait: bool = False) -> IO[bytes]:
+    """Hold a lock until the returned file is closed; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        RequestError: another process holds it, and `wait` is False.
+    """
+    import fcntl
+
+    handle = file.open("ab")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        handle.close()
+        raise RequestError(f"{what}: another process is writing to it; wait until it has finished") from error
+    return handle

@@ -47,12 +47,14 @@ class StoreSchema:
         action_space: JSON form, see `qseq.episodes.action_space`; made canonical here.
         env: JSON description of the environment, None if unknown. It may differ between episodes that share a schema.
         version: of the store's format.
+        dimension_names: field name or "action" -> what its dimensions are called, where the source of the data said.
     """
 
     fields: dict[str, FieldSpec]
     action_space: dict[str, Any]
     env: dict[str, Any] | None = None
     version: int = field(default=FORMAT_VERSION)
+    dimension_names: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         fields = {
@@ -79,18 +81,26 @@ class StoreSchema:
         }
 
     @classmethod
-    def infer(cls, episode: Episode, action_space: Mapping[str, Any], env: dict[str, Any] | None = None) -> StoreSchema:
+    def infer(
+        cls,
+        episode: Episode,
+        action_space: Mapping[str, Any],
+        env: dict[str, Any] | None = None,
+        dimension_names: Mapping[str, list[str]] | None = None,
+    ) -> StoreSchema:
         """The schema of a store whose first episode is `episode`."""
         fields = {name: FieldSpec(v.dtype.name, v.shape[1:]) for name, v in episode.observations.items()}
-        return cls(fields, dict(action_space), env)
+        return cls(fields, dict(action_space), env, dimension_names=dict(dimension_names or {}))
 
     def to_json(self) -> dict[str, Any]:
+        names = {"dimension_names": self.dimension_names} if self.dimension_names else {}
         return {
             "format": "qseq-episodes",
             "version": self.version,
             "fields": {n: {"dtype": s.dtype, "shape": list(s.shape)} for n, s in self.fields.items()},
             "action_space": self.action_space,
             "env": self.env,
+            **names,
         }
 
     def require_same(self, other: StoreSchema, where: str) -> None:
@@ -178,7 +188,7 @@ def read_schema(folder: Path) -> StoreSchema:
             f"expected 'qseq-episodes' version {FORMAT_VERSION}; a newer qseq may have written it"
         )
     fields = {name: FieldSpec(spec["dtype"], tuple(spec["shape"])) for name, spec in body["fields"].items()}
-    return StoreSchema(fields, body["action_space"], body["env"], body["version"])
+    return StoreSchema(fields, body["action_space"], body["env"], body["version"], body.get("dimension_names", {}))
 
 
 def _checksum(body: dict[str, Any]) -> int:

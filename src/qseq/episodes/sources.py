@@ -1,38 +1,43 @@
-"""Data by name: "store:DIR" or a bare path, "minari:ID", "minari:/root/ID"."""
+"""Data by name: "store:DIR" or a bare path, "minari:ID", "lerobot:PATH_OR_REPO", "robomimic:FILE"."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from qseq.episodes.formats.minari import import_minari, minari_root, write_minari
+from qseq.episodes import disk
+from qseq.episodes.conversion import copy_episodes, staged
+from qseq.episodes.formats.base import EpisodeReader
+from qseq.episodes.formats.minari import MinariReader, minari_root
+from qseq.episodes.formats.minari_writer import write_minari
 from qseq.episodes.schema import SCHEMA_FILE
 from qseq.episodes.store import EpisodeStore
-from qseq.episodes.writer import StoreWriter
+from qseq.episodes.store_reader import StoreReader
 from qseq.errors import RequestError
-from qseq.files import replace_folder
-from qseq.progress import track
 
-_KINDS = "'store:DIR', a bare path, 'minari:ID' or 'minari:/root/ID'"
+_KINDS = (
+    "'store:DIR', a bare path, 'minari:ID', 'minari:/root/ID', 'lerobot:FOLDER', 'lerobot:NAME/REPOSITORY' "
+    "or 'robomimic:FILE'"
+)
+_WRITABLE = ("store", "minari", "lerobot")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A parsed name: `kind` is "store" or "minari"; `path` is the store's or the data set's own folder.
+    """A parsed name: `kind` is "store", "minari", "lerobot" or "robomimic"; `path` its own folder or file.
 
-    Of a Minari data set `path` is `root` / `dataset_id`.
+    Of a Minari data set `path` is `root` / `dataset_id`. `repository` is the name of a LeRobot data set on the hub.
     """
 
     kind: str
     path: Path
     root: Path = Path()
     dataset_id: str = ""
+    repository: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,93 +54,125 @@ def parse_source(text: str) -> Source:
 
     "minari:D4RL/door/human-v2" is looked up where Minari keeps its data sets. With a folder ("minari:/data/human-v2";
     a path starts with "/", "." or "~") the last part is the id and what stands before it the root.
+    "lerobot:lerobot/pusht" is a folder if there is one of that name, else a repository of the hub.
 
     Raises:
         RequestError: the kind is unknown or the name empty.
     """
     match = re.match(r"([A-Za-z][A-Za-z0-9_+-]+):", text)
     kind, rest = (match[1], text[match.end() :]) if match else ("store", text)
-    if kind not in ("store", "minari") or not rest:
+    if kind not in ("store", "minari", "lerobot", "robomimic") or not rest:
         raise RequestError(f"data: found {text!r}, expected {_KINDS}")
-    if kind == "store":
-        return Source("store", Path(rest).expanduser())
-    if rest.startswith(("/", ".", "~")):
-        path = Path(rest).expanduser().absolute()
-        return Source("minari", path, path.parent, path.name)
-    return Source("minari", minari_root() / rest, minari_root(), rest)
+    path = Path(rest).expanduser()
+    is_path = rest.startswith(("/", ".", "~"))
+    if kind == "minari":
+        if is_path:
+            return Source(kind, path.absolute(), path.absolute().parent, path.name)
+        return Source(kind, minari_root() / rest, minari_root(), rest)
+    if kind == "lerobot" and not is_path and not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", rest):
+        return Source(kind, path, repository=rest)
+    return Source(kind, path)
 
 
 def open_source(text: str, *, cache: Path | None = None) -> EpisodeStore:
-    """Open a data set by its name; a Minari data set is converted once and then found in the cache.
+    """Open a data set by its name; one in another format is converted once and then found in the cache.
 
     Args:
         text: see `parse_source`.
         cache: folder for converted data sets, such as one beside the run; by default $QSEQ_CACHE or ~/.cache/qseq.
 
     Raises:
-        RequestError: unknown kind, nothing there, or minari is not installed.
+        RequestError: unknown kind, nothing there, or the library that reads it is not installed.
         DataError: the data are damaged or not valid.
     """
     source = parse_source(text)
     if source.kind == "store":
         return EpisodeStore.open(source.path)
     folder = cache or Path(os.environ.get("QSEQ_CACHE") or Path.home() / ".cache" / "qseq")
-    store = folder / f"{source.path.name}-{_fingerprint(source.path)}"
+    path = _local(source)
+    identity = _identity(source.kind, path)
+    store = folder / f"{path.name}-{hashlib.sha256(identity['files'].encode()).hexdigest()[:16]}"
     if not (store / SCHEMA_FILE).is_file():
-        _write_aside(store, lambda destination: import_minari(source.path, destination))
+        reader = _reader(source, path)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Ranks of one training run ask at the same time: one converts, the others wait.
+        with disk.hold_lock(folder / f".{store.name}.lock", str(store), wait=True):
+            if not (store / SCHEMA_FILE).is_file():
+                with staged(store, identity) as content:
+                    copy_episodes(reader, content)
     return EpisodeStore.open(store)
 
 
-def convert(source: str, destination: str) -> Conversion:
-    """Copy a data set into another format: Minari to a store, a store to Minari, or a store to a new store.
+def convert(source: str, destination: str, *, fps: float | None = None, images: str = "video") -> Conversion:
+    """Copy a data set into another format.
 
-    The destination must not exist; it is there in full afterwards or not at all.
+    The destination must not exist; it is there in full afterwards or not at all. An interrupted copy into a store or a
+    LeRobot data set goes on when it is asked for again.
+
+    Args:
+        fps, images: of a LeRobot data set, see `write_lerobot`.
 
     Raises:
         RequestError: unknown kinds, the destination exists, or the source does not.
         DataError: the data are damaged or not valid.
     """
     read, write = parse_source(source), parse_source(destination)
+    if write.kind not in _WRITABLE:
+        raise RequestError(f"convert: {destination!r}: {write.kind} data can be read only; expected one of {_WRITABLE}")
+    if write.kind != "lerobot" and fps is not None:
+        raise RequestError("convert: --fps is for LeRobot data sets only")
+    if write.kind == "store":
+        path = _local(read)
+        reader = _reader(read, path)
+        with staged(write.path, _identity(read.kind, path)) as content:
+            notes = copy_episodes(reader, content)
+        written = EpisodeStore.open(write.path)
+        return Conversion(written.num_episodes, written.num_steps, notes)
+    if write.kind == read.kind:
+        raise RequestError(f"convert: both {source!r} and {destination!r} are {write.kind} data sets; copy the folder")
+    store = open_source(source)
     if write.kind == "minari":
-        if read.kind == "minari":
-            raise RequestError(f"convert: both {source!r} and {destination!r} are Minari data sets; copy the folder")
-        store = EpisodeStore.open(read.path)
-        return Conversion(store.num_episodes, store.num_steps, write_minari(store, write.dataset_id, write.root))
-    if write.path.exists() and not (write.path.is_dir() and not any(write.path.iterdir())):
-        raise RequestError(f"{write.path} exists already; choose another path")
-    if read.kind == "minari":
-        notes = _write_aside(write.path, lambda folder: import_minari(read.path, folder))
+        notes = write_minari(store, write.dataset_id, write.root)
     else:
-        original = EpisodeStore.open(read.path)
-        notes = _write_aside(write.path, lambda folder: _copy(original, folder))
-    written = EpisodeStore.open(write.path)
-    return Conversion(written.num_episodes, written.num_steps, notes)
+        from qseq.episodes.formats.lerobot_writer import write_lerobot
+
+        identity = {**_identity("store", store.path), "fps": fps, "images": images}
+        with staged(write.path, identity) as content:
+            notes = write_lerobot(store, content, fps=fps, images=images)
+    return Conversion(store.num_episodes, store.num_steps, notes)
 
 
-def _copy(store: EpisodeStore, folder: Path) -> list[str]:
-    with StoreWriter(folder, store.schema, append=False) as writer:
-        indices = track(range(store.num_episodes), f"copying {store.path.name}", store.num_episodes, unit="episodes")
-        writer.extend(store.episode(index) for index in indices)
-    return []
+def _reader(source: Source, path: Path) -> EpisodeReader:
+    if source.kind == "store":
+        return StoreReader(EpisodeStore.open(path))
+    if source.kind == "minari":
+        return MinariReader(path)
+    if source.kind == "lerobot":
+        from qseq.episodes.formats.lerobot import LeRobotReader
+
+        return LeRobotReader(path)
+    from qseq.episodes.formats.robomimic import RobomimicReader
+
+    return RobomimicReader(path)
 
 
-def _write_aside(final: Path, write: Callable[[Path], list[str]]) -> list[str]:
-    """Let `write` fill a folder beside `final`, then rename it."""
-    final = final.absolute()
-    final.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
-    try:
-        notes = write(staging / "store")
-        replace_folder(staging / "store", final)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return notes
+def _local(source: Source) -> Path:
+    """Where the files are; a LeRobot repository is downloaded into the hub's own cache."""
+    if not source.repository:
+        return source.path
+    from qseq.episodes.formats.lerobot_hub import download
+
+    return download(source.repository)
 
 
-def _fingerprint(folder: Path) -> str:
+def _identity(kind: str, path: Path) -> dict[str, Any]:
     """Changes when the data set does: names, sizes and times of its files, and where it lies."""
-    parts = [str(folder.absolute())]
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            parts.append(f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    parts = [str(path.absolute())]
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            parts.append(f"{file.name if file == path else file.relative_to(path)} {_stamp(file)}")
+    return {"kind": kind, "files": "\n".join(parts)}
+
+
+def _stamp(file: Path) -> str:
+    return f"{file.stat().st_size} {file.stat().st_mtime_ns}"

@@ -30,6 +30,7 @@ class EpisodeStore:
         success: int8 [episodes]: 1 yes, 0 no, -1 unknown.
         instruction_ids: int64 [episodes], indices into `instructions`.
         metadata: one dictionary an episode.
+        checksums: column name -> crc32 of its bytes, one dictionary an episode.
     """
 
     def __init__(self, path: Path, schema: StoreSchema, records: list[dict[str, Any]]) -> None:
@@ -45,7 +46,7 @@ class EpisodeStore:
         self.instruction_ids = np.array([ids.setdefault(r["instruction"], len(ids)) for r in records], dtype=np.int64)
         self.instructions = list(ids)
         self.metadata: list[dict[str, Any]] = [r["metadata"] for r in records]
-        self._checksums: list[dict[str, int]] = [r["columns"] for r in records]
+        self.checksums: list[dict[str, int]] = [r["columns"] for r in records]
         self.columns = {name: self._map(name) for name in schema.columns}
 
     @classmethod
@@ -121,7 +122,7 @@ class EpisodeStore:
         from qseq.episodes.verification import verify_episode
 
         for index in range(self.num_episodes):
-            verify_episode(self, index, self._checksums[index])
+            verify_episode(self, index, self.checksums[index])
 
     def _map(self, name: str) -> np.ndarray:
         spec = self.schema.columns[name]

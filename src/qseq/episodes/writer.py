@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterable, Mapping
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -20,7 +19,8 @@ from qseq.errors import DataError, RequestError
 from qseq.files import sync_folder, write_atomic
 
 LOCK_FILE = "lock"
-_GROUP = 64
+_GROUP_EPISODES = 64
+_GROUP_BYTES = 64 * 2**20
 
 
 class StoreWriter:
@@ -34,7 +34,7 @@ class StoreWriter:
         schema: what the episodes look like; may be left out for a store that exists.
         append: False refuses a store that exists. Nothing is ever overwritten.
         action_space: JSON form; enough to create a store, whose fields are then those of the first episode.
-        env: JSON description of the environment, for a store created from `action_space`.
+        env, dimension_names: of the schema, for a store created from `action_space`.
 
     Raises:
         DataError: the store exists with another schema or was damaged.
@@ -49,6 +49,7 @@ class StoreWriter:
         append: bool = True,
         action_space: Mapping[str, Any] | None = None,
         env: dict[str, Any] | None = None,
+        dimension_names: Mapping[str, list[str]] | None = None,
     ) -> None:
         self.path = Path(path)
         self.schema: StoreSchema | None = None
@@ -56,6 +57,7 @@ class StoreWriter:
         self.num_steps = 0
         self._action_space = dict(action_space) if action_space is not None else None
         self._env = env
+        self._dimension_names = dict(dimension_names or {})
         self._files: dict[str, IO[bytes]] = {}
         self._log_bytes = 0
         exists = (self.path / SCHEMA_FILE).is_file()
@@ -67,7 +69,7 @@ class StoreWriter:
                 raise RequestError(f"{self.path} does not exist yet: give a schema or an action space to create it")
         with disk.translated_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.path)
+            self._lock = disk.hold_lock(self.path / LOCK_FILE, str(self.path))
         try:
             if (self.path / SCHEMA_FILE).is_file():
                 self._open(schema)
@@ -93,8 +95,7 @@ class StoreWriter:
         Returns how many were appended. Raises as `add` does; the groups before the failed one stay written.
         """
         first = self.num_episodes
-        remaining = iter(episodes)
-        while group := list(islice(remaining, _GROUP)):
+        for group in grouped(episodes):
             self._append(group)
         return self.num_episodes - first
 
@@ -143,7 +144,7 @@ class StoreWriter:
         episode.validate(where)
         if self.schema is None:
             assert self._action_space is not None
-            schema = StoreSchema.infer(episode, self._action_space, self._env)
+            schema = StoreSchema.infer(episode, self._action_space, self._env, self._dimension_names)
             columns = schema.conform(episode, where)
             self.schema = schema  # only once its first episode fits it
             return columns
@@ -207,6 +208,20 @@ class StoreWriter:
                     file.truncate(self._committed_bytes(name))
 
 
+def grouped(episodes: Iterable[Episode]) -> Iterator[list[Episode]]:
+    """Lists of episodes, each small enough to be held in memory and large enough to share one flush to the disk."""
+    group: list[Episode] = []
+    num_bytes = 0
+    for episode in episodes:
+        group.append(episode)
+        num_bytes += sum(values.nbytes for values in episode.observations.values()) + episode.actions.nbytes
+        if len(group) == _GROUP_EPISODES or num_bytes >= _GROUP_BYTES:
+            yield group
+            group, num_bytes = [], 0
+    if group:
+        yield group
+
+
 def _buffer(values: np.ndarray) -> memoryview:
     return memoryview(values.reshape(-1).view(np.uint8).data) if values.size else memoryview(b"")
 
@@ -238,16 +253,3 @@ def _require_unused(path: Path) -> None:
     if foreign or (log.is_file() and log.stat().st_size):
         what = f"it holds {foreign[0]!r}" if foreign else f"it has episodes but no {SCHEMA_FILE}"
         raise RequestError(f"{path} is not an episode store ({what}); choose another path")
-
-
-def _lock(path: Path) -> IO[bytes]:
-    """Hold the store's lock; the system lets go of it when the process ends, however it ends."""
-    import fcntl
-
-    file = (path / LOCK_FILE).open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise RequestError(f"{path}: another process is writing to this store; wait until it has finished") from error
-    return file

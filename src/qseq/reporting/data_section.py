@@ -102,12 +102,17 @@ def group_table(summary: DataSummary) -> str:
 
 def frames(store: EpisodeStore) -> str:
     """A film strip of the first episode from its first camera, where there is one."""
-    cameras = [
+    names = cameras(store)
+    if not names:
+        return ""
+    strip = film_strip(store.episode(0).observations[names[0]])
+    return figure(embed_image(strip, f"episode 0 seen by {names[0]}"), f"Episode 0 seen by {names[0]}.")
+
+
+def cameras(store: EpisodeStore) -> list[str]:
+    """The fields that hold colour pictures."""
+    return [
         name
         for name, spec in store.schema.fields.items()
         if spec.dtype == "uint8" and len(spec.shape) == 3 and 3 in (spec.shape[0], spec.shape[-1])
     ]
-    if not cameras:
-        return ""
-    strip = film_strip(store.episode(0).observations[cameras[0]])
-    return figure(embed_image(strip, f"episode 0 seen by {cameras[0]}"), f"Episode 0 seen by {cameras[0]}.")

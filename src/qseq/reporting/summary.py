@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from qseq.episodes.audit import FieldRange, dropped_frames, duplicate_episodes, field_ranges
+
 if TYPE_CHECKING:
     from qseq.episodes.store import EpisodeStore
 
+HISTOGRAM_BINS = 10
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -25,6 +28,14 @@ class GroupSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """Episodes between each edge and the next."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSummary:
     """`qseq inspect` prints this; reports show it.
 
@@ -32,6 +43,9 @@ class DataSummary:
         fields: column name -> {"dtype", "shape"} of one row; observations, "action" and "reward".
         success_rate: over the episodes that say whether they succeeded; None if none does.
         lengths, returns: minimum, lower quartile, median, upper quartile, maximum; empty for an empty store.
+        ranges: column name -> least, largest and mean value.
+        dropped_frames: in all; None where neither time stamps nor the source tell.
+        duplicates: groups of episodes that are the same.
     """
 
     path: str
@@ -48,15 +62,21 @@ class DataSummary:
     lengths: list[float]
     returns: list[float]
     mean_return: float | None
+    return_histogram: Histogram
     groups: list[GroupSummary]
+    ranges: dict[str, FieldRange]
+    dropped_frames: int | None
+    episodes_with_dropped_frames: int
+    duplicates: list[list[int]]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def summarise(store: EpisodeStore) -> DataSummary:
-    """Reads the rewards and the episode records, not the observations."""
+    """Reads every number of the store once, and some of its pictures."""
     returns = store.returns().astype(np.float64)
+    dropped = dropped_frames(store)
     return DataSummary(
         path=str(store.path),
         episodes=store.num_episodes,
@@ -72,7 +92,12 @@ def summarise(store: EpisodeStore) -> DataSummary:
         lengths=quantiles(store.lengths),
         returns=quantiles(returns),
         mean_return=float(returns.mean()) if len(returns) else None,
+        return_histogram=histogram(returns),
         groups=summarise_groups(store, returns),
+        ranges=field_ranges(store),
+        dropped_frames=None if dropped is None else int(dropped.sum()),
+        episodes_with_dropped_frames=0 if dropped is None else int((dropped > 0).sum()),
+        duplicates=duplicate_episodes(store),
     )
 
 
@@ -97,6 +122,16 @@ def summarise_groups(store: EpisodeStore, returns: np.ndarray) -> list[GroupSumm
     ]
 
 
+def histogram(values: np.ndarray) -> Histogram:
+    """At most `HISTOGRAM_BINS` bins of equal width; one where all values are the same, none without values."""
+    if not len(values):
+        return Histogram(edges=[], counts=[])
+    if values.max() == values.min():
+        return Histogram(edges=[float(values[0])] * 2, counts=[len(values)])
+    counts, edges = np.histogram(values, bins=HISTOGRAM_BINS)
+    return Histogram(edges=edges.tolist(), counts=counts.tolist())
+
+
 def success_rate(success: np.ndarray) -> float | None:
     """Share of ones among the episodes that say (-1 does not), None if none does."""
     known = success[success >= 0]
@@ -105,3 +140,15 @@ def success_rate(success: np.ndarray) -> float | None:
 
 def quantiles(values: np.ndarray) -> list[float]:
     return [float(value) for value in np.quantile(values, QUANTILES)] if len(values) else []
+
+
+def range_texts(found: FieldRange | None) -> tuple[str, str, str]:
+    """Least, mean and largest value of a column, over all of its dimensions."""
+    if found is None:
+        return "", "", ""
+    mark = "~" if found.sampled else ""  # pictures are looked at in part
+    return (
+        f"{mark}{min(found.min):.4g}",
+        f"{mark}{float(np.mean(found.mean)):.4g}",
+        f"{mark}{max(found.max):.4g}",
+    )

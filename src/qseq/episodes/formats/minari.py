@@ -1,18 +1,13 @@
-"""Minari data sets into episode stores and back.
+"""Minari data sets read, one episode at a time.
 
-Kept both ways: observations, actions, rewards, how episodes ended, success, instruction, metadata, environment.
+Kept: observations, actions, rewards, how episodes ended, success, instruction, metadata, environment.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +15,18 @@ import numpy as np
 
 from qseq.episodes.action_space import ActionSpace
 from qseq.episodes.episode import Episode, JsonScalar
-from qseq.episodes.formats.minari_spaces import (
-    action_space_from_json,
-    action_space_to_json,
-    exported_dtype,
-    flatten_observations,
-    nest,
-    observation_space,
-)
-from qseq.episodes.store import EpisodeStore
-from qseq.episodes.writer import StoreWriter
-from qseq.errors import RequestError
-from qseq.progress import track
+from qseq.episodes.formats.base import Losses
+from qseq.episodes.formats.hdf5_safety import check_hdf5
+from qseq.episodes.formats.minari_spaces import action_space_to_json, flatten_observations
+from qseq.errors import DataError, RequestError
 
-_EPISODES_AT_A_TIME = 64
+ENV_KEY = "qseq_env"
+METADATA_PREFIX = "qseq_metadata"
+DIMENSION_NAMES_KEY = "qseq_dimension_names"
+BOOLEANS_KEY = "qseq_booleans"
+EMPTY_KEY = "qseq_empty"
 _SUCCESS_INFOS = ("success", "is_success")
 _INSTRUCTION_NAMES = ("instruction", "mission")
-_ENV_KEY = "qseq_env"
-_METADATA_PREFIX = "qseq_metadata"
 
 
 def minari_root() -> Path:
@@ -45,85 +34,74 @@ def minari_root() -> Path:
     return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
 
 
-def import_minari(folder: Path, destination: Path) -> list[str]:
-    """Write the episodes of a Minari data set into a new store.
+class MinariReader:
+    """An `EpisodeReader` of a Minari data set, in HDF5 or Arrow.
 
     Args:
         folder: the data set's own folder, root/ID.
-        destination: the store; must not exist.
-
-    Returns:
-        Notes, one line each, about what could not be kept as it was.
 
     Raises:
         RequestError: minari is not installed, or there is no data set in `folder`.
-        DataError: an episode is not valid.
+        DataError: a file of it asks for what no recording does, see `hdf5_safety`.
     """
-    minari = _minari()
-    if not (folder / "data" / "metadata.json").is_file():
-        raise RequestError(
-            f"{folder} is not a Minari data set: found no data/metadata.json in it; "
-            f"'minari download {folder.name}' fetches a published one"
-        )
-    try:
-        dataset = minari.MinariDataset(folder / "data")
-    except (ValueError, KeyError, AssertionError, NotImplementedError, OSError) as error:
-        raise RequestError(f"{folder}: minari cannot open this data set: {error}") from error
-    reader = _Reader(dataset)
-    with StoreWriter(
-        destination, append=False, action_space=reader.space.to_json(), env=_environment(dataset)
-    ) as writer:
-        writer.extend(track(reader.episodes(), f"reading {folder.name}", len(dataset), unit="episodes"))
-    return reader.notes()
 
+    def __init__(self, folder: Path) -> None:
+        minari = import_library()
+        if not (folder / "data" / "metadata.json").is_file():
+            raise RequestError(
+                f"{folder} is not a Minari data set: found no data/metadata.json in it; "
+                f"'minari download {folder.name}' fetches a published one"
+            )
+        for file in sorted((folder / "data").glob("*.hdf5")):
+            check_hdf5(file)
+        try:
+            self._dataset = minari.MinariDataset(folder / "data")
+        except (ValueError, KeyError, AssertionError, NotImplementedError, OSError) as error:
+            raise RequestError(f"{folder}: minari cannot open this data set: {error}") from error
+        self._space = ActionSpace.from_json(action_space_to_json(self._dataset.action_space))
+        self.name = folder.name
+        self.num_episodes = len(self._dataset)
+        self.action_space = self._space.to_json()
+        raw = self._dataset.storage.read_raw_metadata(self._dataset.storage.data_path)
+        self.env = _environment(self._dataset, raw)
+        self.dimension_names: dict[str, list[str]] = json.loads(raw.get(DIMENSION_NAMES_KEY, "{}"))
+        self._booleans: list[str] = json.loads(raw.get(BOOLEANS_KEY, "[]"))
+        self.losses = Losses()
 
-class _Reader:
-    """Turns Minari episodes into ours and remembers what was lost on the way."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.space = ActionSpace.from_json(action_space_to_json(dataset.action_space))
-        self._dataset = dataset
-        self._lost_infos: set[str] = set()
-        self._lost_texts: set[str] = set()
-        self._changed_texts = 0
-        self._clipped = 0
-        self._both_ends = 0
-
-    def notes(self) -> list[str]:
-        notes = []
-        if self._lost_infos:
-            notes.append(f"infos not kept: {', '.join(sorted(self._lost_infos))}")
-        if self._lost_texts:
-            notes.append(f"text observations not kept: {', '.join(sorted(self._lost_texts))}")
-        if self._changed_texts:
-            notes.append(f"{self._changed_texts} episodes change their instruction on the way: the first one was kept")
-        if self._clipped:
-            notes.append(f"{self._clipped} actions were outside the action space's bounds: clipped to them")
-        if self._both_ends:
-            notes.append(f"{self._both_ends} episodes are terminated and truncated: kept as terminated")
-        return notes
-
-    def episodes(self) -> Iterator[Episode]:
-        indices = self._dataset.episode_indices
+    def episodes(self, first: int = 0) -> Iterator[Episode]:
+        indices = self._dataset.episode_indices[first:]
         attributes = self._dataset.storage.get_episode_metadata(indices)
-        for data, metadata in zip(self._dataset.iterate_episodes(), attributes, strict=True):
+        recordings = iter(self._dataset.iterate_episodes(indices))
+        for index, metadata in zip(indices, attributes, strict=True):
+            try:
+                data = next(recordings)
+            except (ValueError, KeyError, TypeError, AttributeError, OSError, StopIteration) as error:
+                # Such as one number an info in Arrow, which minari writes and cannot read back.
+                raise DataError(f"{self.name}, episode {index}: minari cannot read it: {error!r}") from error
             yield self._episode(data, metadata)
 
     def _episode(self, data: Any, attributes: dict[str, Any]) -> Episode:
         arrays, texts = flatten_observations(data.observations)
         if not arrays:
             raise RequestError(f"episode {data.id}: found no observation field that holds numbers")
+        for name in self._booleans:  # a Box holds none: qseq writes them as uint8
+            if name in arrays:
+                arrays[name] = arrays[name].astype(bool)
         infos = dict(data.infos or {})
-        metadata = _scalars(attributes.pop(_METADATA_PREFIX, {}))
+        metadata = _scalars(attributes.pop(METADATA_PREFIX, {}))
+        metadata |= dict.fromkeys(json.loads(attributes.pop(EMPTY_KEY, "[]")))
         metadata |= {key: value for key, value in _scalars(attributes).items() if key not in ("id", "total_steps")}
         instruction = self._instruction(texts, infos, attributes)
         success = None
         for name in _SUCCESS_INFOS:
             if name in infos:
-                success = bool(success) or bool(np.any(np.asarray(infos.pop(name)).astype(bool)))
-        self._lost_infos |= infos.keys()
+                # Arrow puts empty places where an episode lacks what another one has.
+                said = [bool(value) for value in np.ravel(infos.pop(name)) if value is not None and value == value]
+                success = bool(success) or any(said) if said else success
+        for name in infos:
+            self.losses.name("infos not kept", name)
         terminated, truncated = bool(data.terminations[-1]), bool(data.truncations[-1])
-        self._both_ends += terminated and truncated
+        self.losses.count("{} episodes are terminated and truncated: kept as terminated", terminated and truncated)
         return Episode(
             observations=arrays,
             actions=self._actions(np.asarray(data.actions)),
@@ -136,132 +114,38 @@ class _Reader:
         )
 
     def _actions(self, actions: np.ndarray) -> np.ndarray:
-        if self.space.kind != "box":
+        if self._space.kind != "box":
             return actions.astype(np.int64)
         # Simulators clip what they are given, so recordings of them hold actions out of bounds. NaN passes, to be
         # reported with its place.
-        outside = (actions < self.space.low) | (actions > self.space.high)
-        self._clipped += int(outside.any(axis=tuple(range(1, outside.ndim))).sum())
-        clipped: np.ndarray = np.clip(actions, self.space.low, self.space.high)
+        outside = (actions < self._space.low) | (actions > self._space.high)
+        self.losses.count(
+            "{} actions were outside the action space's bounds: clipped to them",
+            outside.any(axis=tuple(range(1, outside.ndim))).sum(),
+        )
+        clipped: np.ndarray = np.clip(actions, self._space.low, self._space.high)
         return clipped
 
     def _instruction(self, texts: dict[str, list[str]], infos: dict[str, Any], attributes: dict[str, Any]) -> str:
         found = ""
         for name, values in texts.items():
             if name.rpartition("/")[2] not in _INSTRUCTION_NAMES or found:
-                self._lost_texts.add(name)
+                self.losses.name("text observations not kept", name)
                 continue
             found = values[0]
-            self._changed_texts += len(set(values)) > 1
+            self._note_change(values)
         for name in _INSTRUCTION_NAMES:
             if name in infos:
                 values = [v.decode() if isinstance(v, bytes) else str(v) for v in np.ravel(infos.pop(name))]
-                self._changed_texts += len(set(values)) > 1
+                self._note_change(values)
                 found = found or values[0]
             found = found or str(attributes.get(name) or "")
         return found
 
-
-def write_minari(store: EpisodeStore, dataset_id: str, root: Path) -> list[str]:
-    """Write a store as a Minari data set that `minari.load_dataset` opens; images stay lossless.
-
-    Args:
-        store: what to write.
-        dataset_id: "name-v0" or "namespace/name-v0".
-        root: the folder of data sets; nothing is written outside it.
-
-    Returns:
-        Notes, one line each, about what could not be kept as it was.
-
-    Raises:
-        RequestError: minari is not installed, the store is empty, the id is malformed or there is such a data set.
-    """
-    minari = _minari()
-    from minari.dataset.minari_dataset import parse_dataset_id
-
-    try:
-        namespace = parse_dataset_id(dataset_id)[0]
-    except ValueError as error:
-        raise RequestError(
-            f"{dataset_id!r} is not a Minari id: expected (namespace/)name-v0, such as 'push/mixed-v0'"
-        ) from error
-    if store.num_episodes == 0:
-        raise RequestError(f"{store.path}: found 0 episodes, expected at least 1 to write a Minari data set")
-    final = Path(root) / dataset_id
-    if final.exists():
-        raise RequestError(f"{final} exists already; choose another id or folder")
-    Path(root).mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed: a data set is there in full or not at all.
-    staging = Path(tempfile.mkdtemp(dir=root, prefix=".writing-"))
-    try:
-        with _datasets_at(staging):
-            _write(minari, store, dataset_id)
-        if namespace is not None:
-            _create_namespace(namespace, Path(root))
-        (staging / dataset_id).rename(final)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return [
-        f"field '{name}': booleans were written as uint8"
-        for name, spec in store.schema.fields.items()
-        if np.dtype(spec.dtype).kind == "b"
-    ]
-
-
-def _write(minari: Any, store: EpisodeStore, dataset_id: str) -> None:
-    from minari.data_collector import EpisodeBuffer
-
-    dataset = None
-    indices = track(iter(range(store.num_episodes)), f"writing {dataset_id}", store.num_episodes, unit="episodes")
-    while group := list(islice(indices, _EPISODES_AT_A_TIME)):
-        episodes = [store.episode(index) for index in group]
-        buffers = [EpisodeBuffer(**_buffer(store, episode)) for episode in episodes]
-        if dataset is None:
-            dataset = minari.create_dataset_from_buffers(
-                dataset_id,
-                buffers,
-                observation_space=observation_space(store.schema.fields),
-                action_space=action_space_from_json(store.schema.action_space),
-                description="Written by qseq.",
-                data_format="hdf5",
-                jpeg_encoding=False,
-            )
-        else:
-            dataset.update_dataset_from_buffer(buffers)
-        dataset.storage.update_episode_metadata(
-            [
-                {f"{_METADATA_PREFIX}/{key}": value for key, value in episode.metadata.items() if value is not None}
-                for episode in episodes
-            ],
-            group,
+    def _note_change(self, texts: list[str]) -> None:
+        self.losses.count(
+            "{} episodes change their instruction on the way: the first one was kept", len(set(texts)) > 1
         )
-    assert dataset is not None
-    if store.schema.env is not None:
-        dataset.storage.update_metadata({_ENV_KEY: json.dumps(store.schema.env)})
-
-
-def _buffer(store: EpisodeStore, episode: Episode) -> dict[str, Any]:
-    """The arguments of a Minari EpisodeBuffer."""
-    steps = episode.num_steps
-    # Minari's infos have one entry for the reset and one for each step.
-    infos: dict[str, Any] = {}
-    if episode.success is not None:
-        infos["success"] = np.arange(steps + 1) == (steps if episode.success else -1)
-    if episode.instruction:
-        infos["instruction"] = [episode.instruction] * (steps + 1)
-    last = np.arange(steps) == steps - 1
-    fields = {
-        name: values.astype(exported_dtype(store.schema.fields[name]), copy=False)
-        for name, values in episode.observations.items()
-    }
-    return {
-        "observations": nest(fields),
-        "actions": episode.actions,
-        "rewards": episode.rewards,
-        "terminations": last & episode.terminated,
-        "truncations": last & episode.truncated,
-        "infos": infos,
-    }
 
 
 def _scalars(attributes: dict[str, Any], prefix: str = "") -> dict[str, JsonScalar]:
@@ -277,10 +161,9 @@ def _scalars(attributes: dict[str, Any], prefix: str = "") -> dict[str, JsonScal
     return result
 
 
-def _environment(dataset: Any) -> dict[str, Any] | None:
-    raw = dataset.storage.read_raw_metadata(dataset.storage.data_path)
-    if _ENV_KEY in raw:
-        env: dict[str, Any] = json.loads(raw[_ENV_KEY])
+def _environment(dataset: Any, raw: dict[str, Any]) -> dict[str, Any] | None:
+    if ENV_KEY in raw:
+        env: dict[str, Any] = json.loads(raw[ENV_KEY])
         return env
     if dataset.env_spec is None:
         return None
@@ -288,31 +171,12 @@ def _environment(dataset: Any) -> dict[str, Any] | None:
     return {"id": spec["id"], "kwargs": spec.get("kwargs", {})}
 
 
-def _create_namespace(namespace: str, root: Path) -> None:
-    from minari.namespace import create_namespace, list_local_namespaces
+def import_library() -> Any:
+    """The minari package.
 
-    with _datasets_at(root):
-        if namespace not in list_local_namespaces():
-            create_namespace(namespace)
-
-
-@contextmanager
-def _datasets_at(root: Path) -> Iterator[None]:
-    """Minari takes the folder of data sets from an environment variable and warns about absent authors."""
-    before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(Path(root).absolute())
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        if before is None:
-            del os.environ["MINARI_DATASETS_PATH"]
-        else:
-            os.environ["MINARI_DATASETS_PATH"] = before
-
-
-def _minari() -> Any:
+    Raises:
+        RequestError: it is not installed.
+    """
     try:
         import h5py  # noqa: F401  (the format needs it; minari itself imports without)
         import minari
