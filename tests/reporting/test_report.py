@@ -6,6 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -65,7 +66,8 @@ def fake_values(run: object, episode: object) -> EpisodeValues:
     steps = len(episode.rewards)  # type: ignore[attr-defined]
     values = np.random.default_rng(0).random((steps, 3, 8))
     values[:, 2, 2:] = np.nan
-    return EpisodeValues(values, np.zeros((steps, 3), np.int64))
+    blind = SimpleNamespace(takes_instructions=False, attention=lambda *_: {})
+    return EpisodeValues(values, np.zeros((steps, 3), np.int64), blind)
 
 
 @pytest.fixture(scope="module")

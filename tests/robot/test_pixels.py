@@ -13,6 +13,7 @@ from qseq import Episode, load_policy
 from qseq.configuration import from_dict
 from qseq.errors import RequestError
 from qseq.registry import get_algorithm
+from qseq.reporting import write_report
 from qseq.robot.algorithm import make_trainer
 from tests.robot.bandit import write_view
 
@@ -88,6 +89,17 @@ def test_picture_and_instruction_are_both_needed(run: Path) -> None:
     assert score(run) > 0.95
     assert score(run, shuffled=True) < 0.65
     assert score(run, blank=True) < 0.65
+
+
+def test_the_report_shows_where_it_looks(run: Path, tmp_path: Path) -> None:
+    policy = load_policy(run)
+    episode = episodes(3)[2]
+    attention = policy.attention(episode.observations, episode.instruction, episode.actions)["image"]
+    assert attention.shape == (1, 4, 4)
+    assert (attention >= 0).all()
+    np.testing.assert_allclose(attention.sum((1, 2)), 1.0, rtol=1e-5)
+    write_report([run], tmp_path / "report.html")
+    assert "where it looks" in (tmp_path / "report.html").read_text()
 
 
 def test_pictures_the_tower_cannot_take_are_refused_by_name(tmp_path: Path) -> None:

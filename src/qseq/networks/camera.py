@@ -54,14 +54,22 @@ class CameraEncoder(nn.Module):
 
     def forward(self, frames_BFCHW: Tensor, instruction: Instruction) -> Tensor:
         """`[B, F, C, H, W]`, uint8 or floating in [0, 1] -> `[B, F, S, D]`."""
-        batch, frames = frames_BFCHW.shape[:2]
-        conditions_ND = instruction.summary_BD.repeat_interleave(frames, 0)
-        conditions = conditions_ND if self._tower.condition_dim is not None else None
-        maps = self.tower(frames_BFCHW.flatten(0, 1), conditions, return_embeddings=True)
-        if self.film is not None:
-            maps = self.film(maps, conditions_ND)
-        out: Tensor = self.project(self.token_learner(maps)).unflatten(0, (batch, frames))
+        maps = self._maps(frames_BFCHW, instruction)
+        out: Tensor = self.project(self.token_learner(maps)).unflatten(0, frames_BFCHW.shape[:2])
         return out
+
+    def places(self, frames_BFCHW: Tensor, instruction: Instruction) -> Tensor:
+        """How much each token takes of each position of the tower's map, `[B, F, S, h, w]`; each adds up to one."""
+        maps_NDhw = self._maps(frames_BFCHW, instruction)
+        weights_NSP: Tensor = self.token_learner.weights(maps_NDhw)
+        return weights_NSP.view(*frames_BFCHW.shape[:2], -1, *maps_NDhw.shape[2:])
+
+    def _maps(self, frames_BFCHW: Tensor, instruction: Instruction) -> Tensor:
+        """Feature maps, one for each frame."""
+        conditions_ND = instruction.summary_BD.repeat_interleave(frames_BFCHW.shape[1], 0)
+        conditions = conditions_ND if self._tower.condition_dim is not None else None
+        maps: Tensor = self.tower(frames_BFCHW.flatten(0, 1), conditions, return_embeddings=True)
+        return maps if self.film is None else self.film(maps, conditions_ND)
 
     @property
     def _tower(self) -> VisionTower:

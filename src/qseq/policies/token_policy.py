@@ -28,6 +28,7 @@ from qseq.networks.guidance import GuidedDecoder, guided_context
 from qseq.networks.observation import FieldLayout, is_image
 from qseq.networks.text import Instruction
 from qseq.networks.vision import center_crop
+from qseq.policies.attention import camera_attention
 from qseq.policies.base import Observation, Policy
 from qseq.policies.camera_memory import CameraMemory, ShownFrames
 from qseq.policies.inputs import read_frames, read_instructions
@@ -218,18 +219,37 @@ class TokenPolicy(Policy):
             observations: every field `[T or T + 1, *shape]`, from the start of the episode.
             actions: `[T, *action_shape]`.
         """
+        windows, tokens_TA = self._along(observations, actions)
+        with torch.inference_mode():
+            decoder, context = self._encode(windows, self._texts(instruction, len(actions)))
+            logits = self.network.decode(context, tokens_TA[:, :-1], decoder=decoder)
+            values: np.ndarray = self.scores(logits.float()).cpu().numpy()
+        return values
+
+    def attention(
+        self, observations: Mapping[str, np.ndarray], instruction: str | None, actions: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Where in each camera's frame the scores of the actions taken come from: `[T, h, w]`, see `camera_attention`.
+
+        Arguments as of `action_values`; nothing without cameras. With `data.random_crop` only the crop is seen.
+        """
+        windows, tokens_TA = self._along(observations, actions)
+        texts = self._texts(instruction, len(actions))
+        instructions = self.network.instruct(texts) if self.takes_instructions else self._null(len(texts))
+        found = camera_attention(self.network, self._observation(windows), instructions, tokens_TA, self.scores)
+        return {name: attention.cpu().numpy() for name, attention in found.items()}
+
+    def _along(
+        self, observations: Mapping[str, np.ndarray], actions: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], Tensor]:
+        """The windows `[T, F, *shape]` of an episode, and the tokens `[T, A]` of what was done."""
         steps, history = len(actions), self.spec.history
         rows_TF = np.maximum(np.arange(steps)[:, None] - np.arange(history - 1, -1, -1), 0)
         windows = {name: np.asarray(observations[name])[rows_TF] for name in self.spec.fields}
         if isinstance(self.spec.tokenizer, ChunkTokens):
             ahead = np.minimum(np.arange(steps)[:, None] + np.arange(self.spec.tokenizer.steps), steps - 1)
             actions = actions[ahead]
-        tokens_TA = self.spec.tokenizer.encode(torch.as_tensor(np.asarray(actions))).to(self.network.device)
-        with torch.inference_mode():
-            decoder, context = self._encode(windows, self._texts(instruction, steps))
-            logits = self.network.decode(context, tokens_TA[:, :-1], decoder=decoder)
-            values: np.ndarray = self.scores(logits.float()).cpu().numpy()
-        return values
+        return windows, self.spec.tokenizer.encode(torch.as_tensor(np.asarray(actions))).to(self.network.device)
 
     def save_pretrained(self, folder: str | Path) -> None:
         from safetensors.torch import save_file
@@ -291,11 +311,11 @@ class TokenPolicy(Policy):
         self, windows: Mapping[str, np.ndarray], texts: Sequence[str], shown: ShownFrames | None = None
     ) -> tuple[Decoder, Tensor]:
         """What decodes, and the context it reads: `[B, S, D]`, or with guidance `[B, 2, S, D]`."""
-        network, device = self.network, self.network.device
+        network = self.network
         for text in set(texts) - set(self._instructions):
             self._instructions[text] = network.instruct([text])
         instruction = Instruction.concatenate([self._instructions[text] for text in texts])
-        observation = {name: self._cropped(torch.from_numpy(values).to(device)) for name, values in windows.items()}
+        observation = self._observation(windows)
         cameras = {name: observation[name] for name in self._cameras}
         if not (self.use_cache and self.spec.history > 1 and cameras):
             shown = None
@@ -305,9 +325,16 @@ class TokenPolicy(Policy):
         guided = GuidedDecoder(network.decoder, self.cond_scale)
         if shown is None or seen is None:
             return guided, guided_context(network, observation, instruction)
-        null = network.encoder.instruction.null(len(texts))
+        null = self._null(len(texts))
         untold = self._seen_untold.see(cameras, null, [""] * len(texts), shown, network.see)
         return guided, guided_context(network, observation, instruction, (seen, untold))
+
+    def _observation(self, windows: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+        device = self.network.device
+        return {name: self._cropped(torch.from_numpy(values).to(device)) for name, values in windows.items()}
+
+    def _null(self, rows: int) -> Instruction:
+        return self.network.encoder.instruction.null(rows)
 
     def _cropped(self, frames: Tensor) -> Tensor:
         is_camera = self.spec.crop and frames.ndim == 5

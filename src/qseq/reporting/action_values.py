@@ -10,6 +10,7 @@ import numpy as np
 
 from qseq.errors import QseqError
 from qseq.reporting import figures
+from qseq.reporting.looks import look_blocks
 from qseq.reporting.page import Section, figure, heading
 
 if TYPE_CHECKING:
@@ -25,10 +26,11 @@ METAWORLD_NAMES = ("move x", "move y", "move z", "gripper")
 
 @dataclass(frozen=True)
 class EpisodeValues:
-    """Q of every bin, and what was done: values [T, A, K], tokens [T, A]."""
+    """Q of every bin, and what was done: values [T, A, K], tokens [T, A]; and the policy that says so."""
 
     values: np.ndarray
     tokens: np.ndarray
+    policy: Any
 
 
 def action_value_section(runs: Sequence[Run], sources: Sequence[DataSource]) -> Section:
@@ -85,7 +87,7 @@ def episode_values(run: Run, episode: Episode) -> EpisodeValues | None:
     tokenizer = policy.spec.tokenizer
     if tokenizer.token_mask is not None:
         values[:, ~np.asarray(tokenizer.token_mask)] = np.nan
-    return EpisodeValues(values, executed_tokens(tokenizer, episode.actions))
+    return EpisodeValues(values, executed_tokens(tokenizer, episode.actions), policy)
 
 
 def executed_tokens(tokenizer: Any, actions: np.ndarray) -> np.ndarray:
@@ -106,7 +108,8 @@ def draw(method: str, found: EpisodeValues, episode: Episode, names: Sequence[st
     obtained = np.cumsum(episode.rewards[::-1], dtype=np.float64)[::-1]
     maps = figures.draw_action_values(found.values, found.tokens, names, f"Q over bins, {method}")
     along = figures.draw_value_along(best, taken, obtained, f"Q along the episode, {method}")
-    return heading(method) + figure(maps) + figure(along, "The return obtained is not discounted; Q is.")
+    looks = look_blocks(found.policy, method, episode, found.values, found.tokens, names)
+    return heading(method) + figure(maps) + figure(along, "The return obtained is not discounted; Q is.") + looks
 
 
 def dimension_names(number: int, store: EpisodeStore) -> list[str]:

@@ -179,6 +179,61 @@ def draw_action_values(values: np.ndarray, tokens: np.ndarray, names: Sequence[s
 
 
 @styled
+def draw_looks(
+    frames: np.ndarray,
+    attention: np.ndarray,
+    values: np.ndarray,
+    tokens: np.ndarray,
+    steps: Sequence[int],
+    names: Sequence[str],
+    title: str,
+) -> str:
+    """One row a step: the frame, the frame lit where the policy looks, and Q over bins of each dimension.
+
+    Args:
+        frames: uint8 [N, H, W, 3].
+        attention: float [N, h, w], shares that add up to one over a frame.
+        values: float [N, A, K]; bins a dimension does not have are not finite.
+        tokens: int [N, A], the executed bins.
+        steps: of the episode, the N shown.
+        names: of the A dimensions.
+    """
+    count, height, width = frames.shape[:3]
+    figure = new_figure(WIDTH, 1.75 * count + 0.5)
+    grid = figure.subplots(count, 3, squeeze=False, width_ratios=[1, 1, 2])
+    for row in range(count):
+        before, lit, bins = grid[row]
+        before.imshow(frames[row], interpolation="nearest")
+        before.set_ylabel(f"step {steps[row]}")
+        lit.imshow(frames[row].mean(-1), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        # Uniform attention would be 1 everywhere: what is brighter than that is looked at.
+        relative = attention[row] * attention[row].size
+        lit.imshow(
+            relative,
+            cmap="inferno",
+            alpha=0.6,
+            vmin=0,
+            vmax=max(2.0, float(relative.max())),
+            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+            interpolation="bilinear",
+        )
+        for axes in (before, lit):
+            axes.set_xticks([])
+            axes.set_yticks([])
+        shown = np.ma.masked_invalid(values[row].T)
+        image = bins.imshow(shown, aspect="auto", origin="lower", interpolation="nearest", cmap="viridis")
+        bins.plot(np.arange(len(names)), tokens[row], "o", color="#ffffff", markersize=4, markeredgecolor=INK)
+        bins.set_ylabel("bin")
+        bins.locator_params(axis="y", nbins=4, integer=True)
+        bins.set_xticks(range(len(names)), names if row == count - 1 else [""] * len(names))
+        bar = figure.colorbar(image, ax=bins, pad=0.02)
+        bar.outline.set_edgecolor(GRID)
+    for axes, name in zip(grid[0], ("what it sees", "where it looks", "Q over bins"), strict=True):
+        axes.set_title(name, color=INK)
+    return to_svg(figure, title)
+
+
+@styled
 def draw_value_along(best: np.ndarray, taken: np.ndarray, obtained: np.ndarray, title: str) -> str:
     """The highest Q, the Q of what was done, and the return really obtained, step by step (each float [T])."""
     figure = new_figure(WIDTH, 2.3)
