@@ -7,7 +7,6 @@ import torch
 from qseq.networks.observation import FieldLayout
 from qseq.networks.state_values import FoldedStateValue
 from qseq.networks.text import Instruction
-from qseq.networks.vision import VisionConfig
 
 B, F, D, K = 5, 2, 8, 3
 
@@ -15,7 +14,7 @@ B, F, D, K = 5, 2, 8, 3
 def value(*, camera: bool = False) -> FoldedStateValue:
     fields = {"state": FieldLayout(shape=(4,))} | ({"image": FieldLayout(shape=(3, 8, 8))} if camera else {})
     return FoldedStateValue(
-        fields, folds=K, history=F, dim=D, vision=VisionConfig(tokens=2), outputs=1, initial_logit=-3.0
+        fields, folds=K, history=F, dim=D, camera_tokens={"image": 2} if camera else {}, outputs=1, initial_logit=-3.0
     )
 
 

@@ -70,6 +70,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "network.vision.maxvit.dropout": 0.0,
         "network.vision.tokens": 2,
     },
+    "all positions": {"store": "camera", "network.vision.dim": 8, "network.vision.tokens": 0},
     "crop": {"store": "camera", "data.random_crop": 16, "network.vision.dim": 8, "network.vision.tokens": 2},
     "shift": {"store": "camera", "data.random_shift": 2, "network.vision.dim": 8, "network.vision.tokens": 2},
     "words attended to": {"network.text.cross_attention": True},
@@ -113,7 +114,7 @@ REFUSED: dict[frozenset[str], str] = {
 WITHOUT_GRADIENT = {
     "one token": r"\.(bin_embedding_AKD|seen_AD)$",  # there is no token before it
     # A tower's own: it is always given an instruction, be it the empty one.
-    **dict.fromkeys(("camera", "maxvit", "crop", "shift"), r"\.null_condition\.null_C$"),
+    **dict.fromkeys(("camera", "all positions", "maxvit", "crop", "shift"), r"\.null_condition\.null_C$"),
 }
 """Option -> pattern of the parameters that nothing trains; all others must get a gradient."""
 

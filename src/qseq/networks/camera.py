@@ -5,8 +5,10 @@ Legend: B batch, F frames of history, C channels, H x W pixels, S tokens of a fr
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from qseq.networks.text import Instruction
@@ -14,7 +16,7 @@ from qseq.networks.vision import FiLM, MaxViT, TokenLearner, VisionConfig, Visio
 
 
 class CameraEncoder(nn.Module):
-    """A tower conditioned on the instruction, then TokenLearner (RT-1, Brohan et al. 2022).
+    """A tower conditioned on the instruction, then TokenLearner (RT-1, Brohan et al. 2022) or all positions as tokens.
 
     Args:
         shape: of a frame, (C, H, W).
@@ -42,26 +44,35 @@ class CameraEncoder(nn.Module):
         self.film: FiLM | None = None
         if tower is not None:
             self._adopt(dim, conditional)
-        self._tower.feature_size(height, width)
-        self.token_learner = TokenLearner(
-            self._tower.out_dim,
-            num_output_tokens=config.tokens,
-            ff_mult=config.token_learner_ff_mult,
-            num_layers=config.token_learner_layers,
-        )
+        positions = math.prod(self._tower.feature_size(height, width))
+        self.token_learner: TokenLearner | None = None
+        if config.tokens:
+            self.token_learner = TokenLearner(
+                self._tower.out_dim,
+                num_output_tokens=config.tokens,
+                ff_mult=config.token_learner_ff_mult,
+                num_layers=config.token_learner_layers,
+            )
         self.project = nn.Linear(self._tower.out_dim, dim)
-        self.tokens = config.tokens
+        self.tokens = config.tokens or positions
 
     def forward(self, frames_BFCHW: Tensor, instruction: Instruction) -> Tensor:
         """`[B, F, C, H, W]`, uint8 or floating in [0, 1] -> `[B, F, S, D]`."""
-        maps = self._maps(frames_BFCHW, instruction)
-        out: Tensor = self.project(self.token_learner(maps)).unflatten(0, frames_BFCHW.shape[:2])
+        maps_NDhw = self._maps(frames_BFCHW, instruction)
+        if self.token_learner is None:
+            tokens_NSD = maps_NDhw.flatten(2).transpose(1, 2)
+        else:
+            tokens_NSD = self.token_learner(maps_NDhw)
+        out: Tensor = self.project(tokens_NSD).unflatten(0, frames_BFCHW.shape[:2])
         return out
 
     def places(self, frames_BFCHW: Tensor, instruction: Instruction) -> Tensor:
         """How much each token takes of each position of the tower's map, `[B, F, S, h, w]`; each adds up to one."""
         maps_NDhw = self._maps(frames_BFCHW, instruction)
-        weights_NSP: Tensor = self.token_learner.weights(maps_NDhw)
+        if self.token_learner is None:
+            weights_NSP = torch.eye(self.tokens, device=maps_NDhw.device).expand(len(maps_NDhw), -1, -1)
+        else:
+            weights_NSP = self.token_learner.weights(maps_NDhw)
         return weights_NSP.view(*frames_BFCHW.shape[:2], -1, *maps_NDhw.shape[2:])
 
     def _maps(self, frames_BFCHW: Tensor, instruction: Instruction) -> Tensor:

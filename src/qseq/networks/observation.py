@@ -142,6 +142,12 @@ class ObservationEncoder(nn.Module):
         frame_of_S = torch.cat((torch.zeros(1), torch.arange(history).repeat_interleave(tokens_a_frame) + 1))
         self.register_buffer("mask_SS", frame_of_S[:, None] >= frame_of_S[None, :], persistent=False)
 
+    @property
+    def camera_tokens(self) -> dict[str, int]:
+        """Tokens of a frame, for each camera."""
+        cameras = zip(self.fields, self.encoders, strict=True)
+        return {name: encoder.tokens for name, encoder in cameras if isinstance(encoder, CameraEncoder)}
+
     def see(self, observation: Mapping[str, Tensor], instruction: Instruction) -> dict[str, Tensor]:
         """Tokens `[B, F, tokens, D]` of the cameras, by field: the costly part, to be done once and read twice."""
         return {

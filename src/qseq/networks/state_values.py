@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from qseq.networks.dropout import Dropout
 from qseq.networks.observation import FieldLayout, VectorEncoder, is_image
 from qseq.networks.text import Instruction
-from qseq.networks.vision import VisionConfig
 
 
 class FoldedStateValue(nn.Module):
@@ -27,7 +26,7 @@ class FoldedStateValue(nn.Module):
         fields: layout of every observation field.
         history: F.
         dim: D, the width of the cameras' tokens and of the instruction.
-        vision: says how many tokens a camera's frame gives.
+        camera_tokens: tokens of a frame, for each camera.
         outputs: numbers of one value.
         initial_logit: where every value starts.
     """
@@ -39,14 +38,15 @@ class FoldedStateValue(nn.Module):
         folds: int,
         history: int,
         dim: int,
-        vision: VisionConfig,
+        camera_tokens: Mapping[str, int],
         outputs: int,
         initial_logit: float,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.folds = nn.ModuleList(
-            _StateValue(fields, history, dim, vision, outputs, initial_logit, dropout) for _ in range(folds)
+            _StateValue(fields, history, dim, sum(camera_tokens.values()), outputs, initial_logit, dropout)
+            for _ in range(folds)
         )
 
     def forward(
@@ -67,7 +67,7 @@ class _StateValue(nn.Module):
         fields: Mapping[str, FieldLayout],
         history: int,
         dim: int,
-        vision: VisionConfig,
+        camera_tokens: int,
         outputs: int,
         initial_logit: float,
         dropout: float,
@@ -75,7 +75,7 @@ class _StateValue(nn.Module):
         super().__init__()
         self.vectors = tuple(name for name, layout in fields.items() if not is_image(layout.shape))
         self.encoders = nn.ModuleList(VectorEncoder(fields[name], dim) for name in self.vectors)
-        tokens = history * (len(self.vectors) + vision.tokens * (len(fields) - len(self.vectors)))
+        tokens = history * (len(self.vectors) + camera_tokens)
         self.instruction = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(tokens * dim)
         self.hidden = nn.Linear(tokens * dim, 2 * dim)

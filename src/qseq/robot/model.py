@@ -176,7 +176,7 @@ class QRoboticTransformer(StateReader):
             folds=value_folds,
             history=history,
             dim=dim,
-            vision=self.config.vision,
+            camera_tokens=self.encoder.camera_tokens,
             outputs=math.prod(values.atom_shape),
             initial_logit=initial_logit,
             dropout=dropout,

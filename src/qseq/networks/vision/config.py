@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from qseq.configuration import Fraction, PositiveInt
+from qseq.configuration import Fraction, NonNegativeInt, PositiveInt
 from qseq.errors import ConfigError
 
 MODULE = "module:"
@@ -66,8 +66,9 @@ class VisionConfig:
     checkpoint_activations: bool = False
     """In training, compute a tower's activations again when going backwards instead of keeping them: less memory, about
     a third more time."""
-    tokens: PositiveInt = 8
-    """Tokens of a frame, made by TokenLearner."""
+    tokens: NonNegativeInt = 8
+    """Tokens of a frame, made by TokenLearner. With 0 every position of the tower's map is a token: more work, and
+    nothing is left out."""
     token_learner_ff_mult: PositiveInt = 2
     """Hidden width of its network, in units of the tower's features."""
     token_learner_layers: PositiveInt = 2
