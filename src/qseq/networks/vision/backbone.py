@@ -127,7 +127,7 @@ class BackboneTower(nn.Module):
             whole_BDhw: Tensor = self.backbone(images_BCHW)
             return whole_BDhw
         # A backbone that cannot forget its layers one by one is computed again for a few images at a time.
-        parts = images_BCHW.split(_IMAGES_AT_ONCE)
+        parts = torch.split(images_BCHW, _IMAGES_AT_ONCE)
         return torch.cat([checkpoint(self.backbone, part, use_reentrant=False) for part in parts])
 
     def _try(self, size: tuple[int, int]) -> int:

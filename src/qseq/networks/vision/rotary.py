@@ -35,7 +35,7 @@ def rotate(x_TE: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
     """
     if x_TE.device.type == "cpu" and x_TE.dtype == torch.float32:
         turn_TR = torch.complex(cos_TR, sin_TR)
-        return torch.view_as_real(torch.view_as_complex(x_TE.unflatten(-1, (-1, 2))) * turn_TR).flatten(-2)
+        return torch.view_as_real(torch.view_as_complex(x_TE.view(*x_TE.shape[:-1], -1, 2)) * turn_TR).flatten(-2)
     first_TR, second_TR = x_TE[..., 0::2], x_TE[..., 1::2]
     turned = torch.stack((first_TR * cos_TR - second_TR * sin_TR, first_TR * sin_TR + second_TR * cos_TR), dim=-1)
     return turned.flatten(-2).to(x_TE.dtype)
