@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor, nn
 
 from qseq import Episode, load_policy
 from qseq.configuration import from_dict
 from qseq.errors import RequestError
+from qseq.policies.windows import decision_tokens_of
 from qseq.registry import get_algorithm
 from qseq.reporting import write_report
 from qseq.robot.algorithm import make_trainer
@@ -129,6 +131,24 @@ def test_every_frame_is_encoded_once(tmp_path: Path) -> None:
         tower.register_forward_pre_hook(count)
     trainer.objective.loss(trainer.batches.batch_at(0), online, target)
     assert images == {"online": 64, "target": 64}
+
+
+def test_the_target_sees_each_frame_of_a_window_once(tmp_path: Path) -> None:
+    """With bootstrap="max" it reads the observations at t and at t + 1, which share all frames but one."""
+    history = 4
+    tree = TINY | {"objective": {"bootstrap_steps": [1], "bootstrap": "max"}, "data": {"history": history}}
+    config = from_dict(get_algorithm("q-transformer").config_class, tree)
+    trainer = make_trainer(config, write_view(tmp_path / "store", episodes(20), SIDES), run=tmp_path / "run", seed=0)
+    target = copy.deepcopy(trainer.model).eval()
+    batch = trainer.batches.batch_at(0)
+    images: list[int] = []
+    target.encoder.encoders[0].tower.register_forward_pre_hook(lambda _, inputs: images.append(len(inputs[0])))
+    tokens_BA, _ = decision_tokens_of(batch, trainer.objective.tokenizer)
+    found_BA = trainer.objective.targets(batch, target, tokens_BA)
+    assert images == [64 * (history + 1)]
+    target.see = lambda observation, instruction: {}  # nothing is handed on: each observation is seen by itself
+    target.encode = lambda observation, instruction, seen=None: target.encoder(observation, instruction)
+    torch.testing.assert_close(found_BA, trainer.objective.targets(batch, target, tokens_BA))
 
 
 @pytest.mark.parametrize("bootstrap", ["expectile", "max"])

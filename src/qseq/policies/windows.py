@@ -5,6 +5,8 @@ Legend: B batch, F frames of history, A action tokens of one decision, M bootstr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from qseq.actions import ActionTokenizer, ChunkTokens
@@ -27,13 +29,14 @@ def decision_tokens_of(batch: WindowBatch, tokenizer: ActionTokenizer) -> tuple[
 
 def observation_at(batch: WindowBatch, spec: WindowSpec) -> dict[str, Tensor]:
     """The observation at t: every field `[B, F, *shape]`."""
-    return _select(batch, spec.observation_frames())
+    return frames_of(batch.frames, spec.observation_frames())
 
 
 def observation_after(batch: WindowBatch, spec: WindowSpec, horizon: int) -> dict[str, Tensor]:
     """The observation at t + bootstrap_steps[horizon], or the episode's last: every field `[B, F, *shape]`."""
-    return _select(batch, spec.bootstrap_frames(horizon))
+    return frames_of(batch.frames, spec.bootstrap_frames(horizon))
 
 
-def _select(batch: WindowBatch, frames: tuple[int, ...]) -> dict[str, Tensor]:
-    return {name: values[:, list(frames)] for name, values in batch.frames.items()}
+def frames_of(fields: Mapping[str, Tensor], frames: tuple[int, ...]) -> dict[str, Tensor]:
+    """Some of the U frames of a window, or of what was made of each: `[B, U, ...]` -> `[B, len(frames), ...]`."""
+    return {name: values[:, list(frames)] for name, values in fields.items()}

@@ -17,7 +17,7 @@ from qseq.actions import ActionTokenizer
 from qseq.episodes import WindowBatch, WindowSpec
 from qseq.networks.head import HeadConfig
 from qseq.networks.text import Instruction
-from qseq.policies.windows import decision_steps, decision_tokens_of, observation_after, observation_at
+from qseq.policies.windows import decision_steps, decision_tokens_of, frames_of, observation_after, observation_at
 from qseq.robot.objective_config import QObjectiveConfig
 from qseq.robot.token_order import TokenSequence, make_token_order
 from qseq.training import Losses, Objective, Regenerative
@@ -67,7 +67,8 @@ class QObjective:
     et al. 2023, sections 4.1 to 4.3), and the loss of the state's value with bootstrap="expectile". The regulariser
     measures the distance to the floor as the temporal difference is measured. The online network encodes the
     observation at t once. With bootstrap="expectile" only the cameras and the small state values of the target
-    network run, at t + n; with "max" it encodes the observations at t + n and at t.
+    network run, at t + n; with "max" it encodes the observations at t + n and at t, and its cameras see each distinct
+    frame of the window once.
 
     With `double_q` the online network scores the observation at t + n too, without a gradient but with its dropout:
     what is drawn there decides which bin the target network is asked about, and cannot make it answer more.
@@ -170,17 +171,22 @@ class QObjective:
             batch.bootstrap_terminated,
         )
         chooser = online if self.config.double_q else None
+        expectile = self.config.bootstrap == "expectile"
+        instruction = self._instructions(target, batch)
+        # The observations at t and at t + 1 share all frames but one.
+        seen = {} if expectile else target.see(batch.frames, instruction)
         after = [
-            self._value_after(target, batch, index, sequence, chooser)
+            self._value_after(target, batch, index, sequence, chooser, seen)
             for index in range(len(self.spec.bootstrap_steps))
         ]
         next_BM = torch.stack([values_B for values_B, _ in after], dim=1)
-        if self.config.bootstrap == "expectile":
+        if expectile:
             # The tokens that were really taken follow: the target of a decision's end is that of all its tokens.
             prefix_values_BA, inside_BA = torch.full(tokens_BA.shape, -torch.inf, device=tokens_BA.device), None
             carry: bool | Tensor = True
         else:
-            context_BSD = target.encode(observation_at(batch, self.spec), self._instructions(target, batch))
+            seen_at = frames_of(seen, self.spec.observation_frames())
+            context_BSD = target.encode(observation_at(batch, self.spec), instruction, seen_at)
             logits = _decode(target, context_BSD, tokens_BA[:, :-1], sequence.order_BT)
             prefix_values_BA, inside_BA = self._best(logits, sequence, online_logits if chooser is not None else None)
             carry = self.config.carry
@@ -248,21 +254,34 @@ class QObjective:
         index: int,
         sequence: TokenSequence,
         chooser: TokenQFunction | None,
+        seen: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor | None]:
-        """Value `[B]` of the state reached at a horizon, and the bin `[B, 1]` of the next decision it stands for."""
+        """Value `[B]` of the state reached at a horizon, and the bin `[B, 1]` of the next decision it stands for.
+
+        `seen` is what the network's cameras saw in each frame of the window, not needed with bootstrap="expectile".
+        """
         if self.config.bootstrap == "expectile":
             observation, instruction = observation_after(batch, self.spec, index), self._instructions(network, batch)
-            seen = network.see(observation, instruction)
-            values_BK = self.state_value.values(network.state_values(observation, instruction, seen))
+            seen_after = network.see(observation, instruction)
+            values_BK = self.state_value.values(network.state_values(observation, instruction, seen_after))
             return values_BK.gather(1, (batch.recordings % values_BK.shape[1])[:, None])[:, 0], None
-        logits = self._first_logits(network, batch, index, sequence)
+        logits = self._first_logits(network, batch, index, sequence, seen)
         by = None if chooser is None else self._first_logits(chooser, batch, index, sequence)
         best_B1, choice_B1 = self._best(logits, sequence, by)
         return best_B1[:, 0], choice_B1
 
-    def _first_logits(self, network: TokenQFunction, batch: WindowBatch, index: int, sequence: TokenSequence) -> Tensor:
+    def _first_logits(
+        self,
+        network: TokenQFunction,
+        batch: WindowBatch,
+        index: int,
+        sequence: TokenSequence,
+        seen: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
         """Logits `[B, 1, K, *atom_shape]` of the next decision's first token, at a horizon."""
-        context_BSD = network.encode(observation_after(batch, self.spec, index), self._instructions(network, batch))
+        observation, instruction = observation_after(batch, self.spec, index), self._instructions(network, batch)
+        seen_after = None if seen is None else frames_of(seen, self.spec.bootstrap_frames(index))
+        context_BSD = network.encode(observation, instruction, seen_after)
         no_tokens_B0 = torch.empty((len(batch), 0), dtype=torch.long, device=context_BSD.device)
         return _decode(network, context_BSD, no_tokens_B0, sequence.order_BT)
 

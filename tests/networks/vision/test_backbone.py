@@ -38,6 +38,15 @@ BACKBONES = {
     "swin": ({"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4, "patch_size": 4}, 16, 4),
 }
 
+# Without dropout, so that the gradients are those of one function.
+EFFICIENTNET = {
+    "width_coefficient": 0.1,
+    "depth_coefficient": 0.1,
+    "hidden_dim": 128,
+    "dropout_rate": 0.0,
+    "drop_connect_rate": 0.0,
+}
+
 
 def backbone(kind: str, **options: Any) -> BackboneTower:
     pytest.importorskip("transformers")
@@ -141,6 +150,32 @@ def test_activations_computed_again_give_the_same_gradients() -> None:
 
     for kept, computed in zip(gradients(), gradients(checkpoint_activations=True), strict=True):
         torch.testing.assert_close(computed, kept)
+
+
+@pytest.mark.parametrize("kind", ["vit", "efficientnet"])
+def test_a_backbone_is_computed_again_whether_or_not_it_can_do_so_itself(kind: str) -> None:
+    """EfficientNet has no checkpoints of its own: a few images at a time are computed again, and no more are kept."""
+    sizes = BACKBONES[kind][0] if kind in BACKBONES else EFFICIENTNET
+    transformers = pytest.importorskip("transformers")
+    own = transformers.AutoConfig.for_model(kind, **sizes)
+    assert transformers.AutoModel.from_config(own).supports_gradient_checkpointing == (kind == "vit")
+    images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    found, most_images = [], []
+    for again in (False, True):
+        torch.manual_seed(0)
+        config = BackboneConfig(description=json.dumps({"model_type": kind, **sizes}))
+        tower = BackboneTower(
+            f"transformers:{kind}", config, channels=3, size=(32, 32), condition_dim=6, checkpoint_activations=again
+        )
+        seen: list[int] = []
+        tower.backbone.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(len(inputs[0])))
+        tower(images, torch.ones(5, 6)).square().sum().backward()
+        found.append({name: p.grad for name, p in tower.named_parameters() if p.grad is not None})
+        most_images.append(max(seen))
+    assert most_images == ([5, 5] if kind == "vit" else [5, 2])
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, atol=1e-4, rtol=1e-4)
 
 
 def test_images_of_another_size_are_refused_in_one_line() -> None:

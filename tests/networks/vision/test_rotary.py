@@ -48,9 +48,22 @@ def test_pairs_turn_like_complex_numbers() -> None:
     x, out = x_TE[row * WIDTH + column], out_TE[row * WIDTH + column]
     # E = 8 has two pairs for each axis, of frequencies 1 and 100 ** (-1 / 2).
     for pair, angle in enumerate((row * 1.0, row * 0.1, column * 1.0, column * 0.1)):
-        expected = complex(x[pair], x[pair + E // 2]) * cmath.exp(1j * angle)
-        assert out[pair].item() == pytest.approx(expected.real, abs=1e-5)
-        assert out[pair + E // 2].item() == pytest.approx(expected.imag, abs=1e-5)
+        expected = complex(x[2 * pair], x[2 * pair + 1]) * cmath.exp(1j * angle)
+        assert out[2 * pair].item() == pytest.approx(expected.real, abs=1e-5)
+        assert out[2 * pair + 1].item() == pytest.approx(expected.imag, abs=1e-5)
+
+
+def test_both_ways_to_turn_agree_and_so_do_their_gradients() -> None:
+    """float32 on a CPU turns by complex products, other types by real ones; also what is no contiguous memory."""
+    torch.manual_seed(2)
+    rotary = AxialRotary(HEIGHT, WIDTH, E)
+    queries_and_keys = torch.randn(2, HEIGHT * WIDTH, 3, 2 * E)
+    fast = queries_and_keys[..., E:].transpose(1, 2).requires_grad_()
+    slow = queries_and_keys.double()[..., E:].transpose(1, 2).requires_grad_()
+    out_fast, out_slow = rotary(fast), rotary(slow)
+    torch.testing.assert_close(out_fast.double(), out_slow, atol=1e-5, rtol=1e-5)
+    gradients = [torch.autograd.grad((out**3).sum(), x)[0] for out, x in ((out_fast, fast), (out_slow, slow))]
+    torch.testing.assert_close(gradients[0].double(), gradients[1], atol=1e-4, rtol=1e-4)
 
 
 def test_type_and_length_stay() -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from qseq.errors import RequestError
 from qseq.networks.vision.config import BackboneConfig
@@ -19,6 +20,7 @@ from qseq.networks.vision.film import FiLM, NullCondition, resolve_conditions
 from qseq.networks.vision.tower import prepare_images
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+_IMAGES_AT_ONCE = 2
 
 
 class BackboneTower(nn.Module):
@@ -66,6 +68,7 @@ class BackboneTower(nn.Module):
         self.channels = channels
         self.condition_dim = condition_dim
         self.frozen = config.frozen
+        self.checkpoint_activations = checkpoint_activations
         make = _TimmBackbone if tower.startswith("timm:") else _TransformersBackbone
         self.backbone: nn.Module = make(tower, config, channels, size, checkpoint_activations)
         # prepare_images centres to [-0.5, 0.5].
@@ -107,7 +110,7 @@ class BackboneTower(nn.Module):
     def _map(self, images_BCHW: Tensor) -> Tensor:
         height, width = images_BCHW.shape[2:]
         try:
-            map_BDhw: Tensor = self.backbone(images_BCHW)
+            map_BDhw = self._features(images_BCHW)
         except (ValueError, RuntimeError, AssertionError, TypeError) as error:
             if (height, width) in self._sizes:
                 raise
@@ -117,6 +120,15 @@ class BackboneTower(nn.Module):
             ) from error
         self._sizes[height, width] = (map_BDhw.shape[2], map_BDhw.shape[3])
         return map_BDhw
+
+    def _features(self, images_BCHW: Tensor) -> Tensor:
+        recompute = self.checkpoint_activations and self.training and torch.is_grad_enabled()
+        if not recompute or getattr(self.backbone, "checkpoints", False):
+            whole_BDhw: Tensor = self.backbone(images_BCHW)
+            return whole_BDhw
+        # A backbone that cannot forget its layers one by one is computed again for a few images at a time.
+        parts = torch.split(images_BCHW, _IMAGES_AT_ONCE)
+        return torch.cat([checkpoint(self.backbone, part, use_reentrant=False) for part in parts])
 
     def _try(self, size: tuple[int, int]) -> int:
         """Features of the map. Marks what it does not depend on, as waiting for a gradient of that would be in vain."""
@@ -171,7 +183,10 @@ class _TransformersBackbone(nn.Module):
         else:
             own.num_channels = channels
             self.model = transformers.AutoModel.from_config(own)
-        if checkpoint_activations:
+        self.checkpoints = checkpoint_activations and bool(
+            getattr(self.model, "supports_gradient_checkpointing", False)
+        )
+        if self.checkpoints:
             cast(Any, self.model).gradient_checkpointing_enable({"use_reentrant": False})
         parameters = inspect.signature(self.model.forward).parameters
         # Positions are learnt for the size of image that the description names.
@@ -213,7 +228,8 @@ class _TimmBackbone(nn.Module):
             self.model = _timm().create_model(name, **arguments, img_size=size)
         except TypeError:  # convolutional models take images of any size and no such argument
             self.model = _timm().create_model(name, **arguments)
-        if checkpoint_activations and hasattr(self.model, "set_grad_checkpointing"):
+        self.checkpoints = checkpoint_activations and hasattr(self.model, "set_grad_checkpointing")
+        if self.checkpoints:
             self.model.set_grad_checkpointing(True)
         self.channels_last = str(getattr(self.model, "output_fmt", "NCHW")).endswith("NHWC")
 
