@@ -59,3 +59,10 @@ def test_tokens_count_by_their_part_in_the_score_of_what_was_done(
     )["image"]
     torch.testing.assert_close(found.flatten(1)[:, [0, 3]], torch.tensor([expected] * B))
     torch.testing.assert_close(found.sum((1, 2)), torch.ones(B))
+
+
+def test_without_cameras_there_is_nothing_to_look_at() -> None:
+    blind = SimpleNamespace(see=lambda observation, instruction: {})
+    nothing: Any = None
+    found = camera_attention(cast(ActionNetwork, blind), {}, nothing, torch.zeros(1, 1), lambda logits: logits)
+    assert found == {}

@@ -22,7 +22,7 @@ def camera_attention(
     tokens_BA: Tensor,
     scores: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
-    """For each camera, `[B, h, w]` over its newest frame: shares of attention that add up to one.
+    """For each camera, `[B, h, w]` over its newest frame: shares of attention that add up to one. None without cameras.
 
     Every token of a frame says where it looks (`CameraEncoder.places`). Those places count as much as the token does
     for the scores of the decision `tokens_BA`: by its part in them to first order, gradient times token (Shrikumar et
@@ -34,6 +34,8 @@ def camera_attention(
     """
     with torch.no_grad():
         seen = {name: tokens.detach() for name, tokens in network.see(observation, instruction).items()}
+    if not seen:
+        return {}
     with torch.enable_grad():
         for tokens in seen.values():
             tokens.requires_grad_()
