@@ -7,12 +7,10 @@ the trainer's.
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from peers.answering import answer, timed
 from qseq import Episode, EpisodeStore, QLearner, QRoboticTransformer, StoreWriter
 from qseq.networks.vision import VisionConfig
 from qseq.robot.description import describe_model
@@ -177,26 +176,9 @@ class Side:
         return QTransformerPolicy(self.model, describe_model(self.model, self.action_space))
 
 
-HANDLERS = ("versions", "build", "start_training", "train", "decode", "act", "flip")
-
-
-def timed(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
 def main(arguments: Sequence[str]) -> None:
     torch.set_num_threads(int(arguments[0]))
-    answers, sys.stdout = sys.stdout, sys.stderr
-    side = Side()
-    for line in sys.stdin:
-        request = json.loads(line)
-        name = request.pop("do")
-        if name not in HANDLERS:
-            raise ValueError(f"do: found '{name}', expected one of {HANDLERS}")
-        answers.write(json.dumps(getattr(side, name)(**request)) + "\n")
-        answers.flush()
+    answer(Side())
 
 
 if __name__ == "__main__":

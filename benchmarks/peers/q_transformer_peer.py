@@ -13,17 +13,16 @@ Models, losses, optimiser and training loop are the package's own and untouched.
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 import tempfile
-import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 import torch
+from answering import answer, timed
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -171,26 +170,9 @@ class Side:
         }
 
 
-HANDLERS = ("versions", "build", "start_training", "train", "decode", "act", "flip")
-
-
-def timed(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
 def main(arguments: Sequence[str]) -> None:
     torch.set_num_threads(int(arguments[0]))
-    answers, sys.stdout = sys.stdout, sys.stderr
-    side = Side()
-    for line in sys.stdin:
-        request = json.loads(line)
-        name = request.pop("do")
-        if name not in HANDLERS:
-            raise ValueError(f"do: found '{name}', expected one of {HANDLERS}")
-        answers.write(json.dumps(getattr(side, name)(**request)) + "\n")
-        answers.flush()
+    answer(Side())
 
 
 if __name__ == "__main__":

@@ -121,9 +121,14 @@ def test_every_frame_is_encoded_once(tmp_path: Path) -> None:
     config = from_dict(get_algorithm("q-transformer").config_class, TINY)
     trainer = make_trainer(config, view, run=tmp_path / "run", seed=0)
     online, target = trainer.model, copy.deepcopy(trainer.model)
-    images = {"online": 0, "target": 0}
+    images, embeddings = {"online": 0, "target": 0}, {"online": 0, "target": 0}
     for name, network in (("online", online), ("target", target)):
         tower = network.encoder.encoders[0].tower
+
+        def count_embedding(*_: object, name: str = name) -> None:
+            embeddings[name] += 1
+
+        network.encoder.instruction.register_forward_pre_hook(count_embedding)
 
         def count(_module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
             images[name] += len(inputs[0])
@@ -131,6 +136,7 @@ def test_every_frame_is_encoded_once(tmp_path: Path) -> None:
         tower.register_forward_pre_hook(count)
     trainer.objective.loss(trainer.batches.batch_at(0), online, target)
     assert images == {"online": 64, "target": 64}
+    assert embeddings == {"online": 1, "target": 1}
 
 
 def test_the_target_sees_each_frame_of_a_window_once(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ class QObjective:
         # The observations at t and at t + 1 share all frames but one.
         seen = {} if expectile else target.see(batch.frames, instruction)
         after = [
-            self._value_after(target, batch, index, sequence, chooser, seen)
+            self._value_after(target, batch, index, sequence, chooser, instruction, seen)
             for index in range(len(self.spec.bootstrap_steps))
         ]
         next_BM = torch.stack([values_B for values_B, _ in after], dim=1)
@@ -216,11 +216,12 @@ class QObjective:
     ) -> Tensor:
         """The consistency penalty where targets took maxima: inside the decision, and at the states after it."""
         inside_BA = cast(Tensor, backup.inside_BA)
+        instruction = self._instructions(network, batch)
         values, chosen, weights = [self.values.values(logits[:, 1:])], [inside_BA[:, 1:]], [sequence.weights_BT[:, 1:]]
         mask = sequence.token_mask
         masks = [] if mask is None else [mask[..., 1:, :].expand(len(batch), -1, -1)]
         for index, choice_B1 in enumerate(backup.after):
-            values.append(self.values.values(self._first_logits(network, batch, index, sequence)))
+            values.append(self.values.values(self._first_logits(network, batch, index, sequence, instruction)))
             chosen.append(cast(Tensor, choice_B1))
             weights.append((~batch.bootstrap_terminated[:, index, None]).float())
             masks += [] if mask is None else [mask[..., :1, :].expand(len(batch), -1, -1)]
@@ -254,19 +255,23 @@ class QObjective:
         index: int,
         sequence: TokenSequence,
         chooser: TokenQFunction | None,
+        instruction: Instruction,
         seen: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor | None]:
         """Value `[B]` of the state reached at a horizon, and the bin `[B, 1]` of the next decision it stands for.
 
-        `seen` is what the network's cameras saw in each frame of the window, not needed with bootstrap="expectile".
+        `instruction` is what the network made of the batch's, `seen` what its cameras saw in each frame of the window,
+        not needed with bootstrap="expectile".
         """
         if self.config.bootstrap == "expectile":
-            observation, instruction = observation_after(batch, self.spec, index), self._instructions(network, batch)
+            observation = observation_after(batch, self.spec, index)
             seen_after = network.see(observation, instruction)
             values_BK = self.state_value.values(network.state_values(observation, instruction, seen_after))
             return values_BK.gather(1, (batch.recordings % values_BK.shape[1])[:, None])[:, 0], None
-        logits = self._first_logits(network, batch, index, sequence, seen)
-        by = None if chooser is None else self._first_logits(chooser, batch, index, sequence)
+        logits = self._first_logits(network, batch, index, sequence, instruction, seen)
+        by = None
+        if chooser is not None:
+            by = self._first_logits(chooser, batch, index, sequence, self._instructions(chooser, batch))
         best_B1, choice_B1 = self._best(logits, sequence, by)
         return best_B1[:, 0], choice_B1
 
@@ -276,10 +281,11 @@ class QObjective:
         batch: WindowBatch,
         index: int,
         sequence: TokenSequence,
+        instruction: Instruction,
         seen: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Logits `[B, 1, K, *atom_shape]` of the next decision's first token, at a horizon."""
-        observation, instruction = observation_after(batch, self.spec, index), self._instructions(network, batch)
+        observation = observation_after(batch, self.spec, index)
         seen_after = None if seen is None else frames_of(seen, self.spec.bootstrap_frames(index))
         context_BSD = network.encode(observation, instruction, seen_after)
         no_tokens_B0 = torch.empty((len(batch), 0), dtype=torch.long, device=context_BSD.device)
