@@ -26,7 +26,7 @@ class OneCamera:
         encoder = CameraEncoder((3, 8, 8), D, VisionConfig(dim=4, depth=(1,), tokens=TOKENS), conditional=False)
         height, width = encoder.tower.feature_size(8, 8)  # type: ignore[operator]
         places_SP = torch.eye(height * width)[looks_at]
-        encoder.token_learner.weights = lambda maps: places_SP.expand(len(maps), -1, -1)  # type: ignore[method-assign]
+        encoder.token_learner.weights = lambda maps, conditions: places_SP.expand(len(maps), -1, -1)  # type: ignore[method-assign]
         self.encoder = SimpleNamespace(encoders=nn.ModuleList([encoder]), fields=("image",))
         self.weights_S = torch.tensor(token_weights)
 

@@ -52,6 +52,7 @@ class CameraEncoder(nn.Module):
                 num_output_tokens=config.tokens,
                 ff_mult=config.token_learner_ff_mult,
                 num_layers=config.token_learner_layers,
+                condition_dim=dim if conditional else None,
             )
         self.project = nn.Linear(self._tower.out_dim, dim)
         self.tokens = config.tokens or positions
@@ -62,7 +63,7 @@ class CameraEncoder(nn.Module):
         if self.token_learner is None:
             tokens_NSD = maps_NDhw.flatten(2).transpose(1, 2)
         else:
-            tokens_NSD = self.token_learner(maps_NDhw)
+            tokens_NSD = self.token_learner(maps_NDhw, _for_every_frame(frames_BFCHW, instruction))
         out: Tensor = self.project(tokens_NSD).unflatten(0, frames_BFCHW.shape[:2])
         return out
 
@@ -72,12 +73,12 @@ class CameraEncoder(nn.Module):
         if self.token_learner is None:
             weights_NSP = torch.eye(self.tokens, device=maps_NDhw.device).expand(len(maps_NDhw), -1, -1)
         else:
-            weights_NSP = self.token_learner.weights(maps_NDhw)
+            weights_NSP = self.token_learner.weights(maps_NDhw, _for_every_frame(frames_BFCHW, instruction))
         return weights_NSP.view(*frames_BFCHW.shape[:2], -1, *maps_NDhw.shape[2:])
 
     def _maps(self, frames_BFCHW: Tensor, instruction: Instruction) -> Tensor:
         """Feature maps, one for each frame."""
-        conditions_ND = instruction.summary_BD.repeat_interleave(frames_BFCHW.shape[1], 0)
+        conditions_ND = _for_every_frame(frames_BFCHW, instruction)
         conditions = conditions_ND if self._tower.condition_dim is not None else None
         maps: Tensor = self.tower(frames_BFCHW.flatten(0, 1), conditions, return_embeddings=True)
         return maps if self.film is None else self.film(maps, conditions_ND)
@@ -105,3 +106,8 @@ class CameraEncoder(nn.Module):
             )
         if not conditional and self._tower.condition_dim is not None:
             raise ValueError("the tower reads instructions, expected one built without condition_dim: there are none")
+
+
+def _for_every_frame(frames_BFCHW: Tensor, instruction: Instruction) -> Tensor:
+    """The instruction's summary `[B * F, D]` beside every frame."""
+    return instruction.summary_BD.repeat_interleave(frames_BFCHW.shape[1], 0)

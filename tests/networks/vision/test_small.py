@@ -43,3 +43,17 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         ConvTower(depth=())
     with pytest.raises(ValueError, match=r"the height is 4, expected a multiple of 4 from 8 on"):
         ConvTower(dim=4)(torch.zeros(1, 3, 4, 8))
+
+
+def test_patches_are_read_alone() -> None:
+    torch.manual_seed(0)
+    tower = ConvTower(dim=8, depth=(0,), patch=8)
+    assert tower.feature_size(56, 48) == (7, 6)
+    image = torch.rand(1, 3, 56, 48)
+    other = image.clone()
+    other[0, :, 8:16, 16:24] += 0.1
+    before, after = (tower.stem(pixels) for pixels in (image, other))
+    changed = (before != after).any(1)[0].nonzero().tolist()
+    assert changed == [[1, 2]]
+    with pytest.raises(ValueError, match=r"the width is 60, expected a multiple of 8 from 8 on"):
+        tower(torch.zeros(1, 3, 56, 60))

@@ -72,3 +72,23 @@ def test_images_do_not_mix() -> None:
 def test_sizes_that_make_no_sense_are_refused(changes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="expected at least 1 of each"):
         TokenLearner(D, **changes)
+
+
+def test_an_instruction_names_what_tokens_look_at() -> None:
+    torch.manual_seed(0)
+    learner = TokenLearner(D, num_output_tokens=1, condition_dim=2)
+    assert learner.to_queries is not None
+    with torch.no_grad():
+        learner.to_logits[-1].weight.zero_()
+        for weight in (learner.to_queries.weight, learner.to_keys.weight, learner.to_keys.bias):
+            weight.zero_()
+        for instruction in range(2):  # the first asks for feature 0, the second for feature 1
+            learner.to_queries.weight[instruction, instruction] = 100.0
+            learner.to_keys.weight[instruction, instruction] = 100.0
+    x_BDhw = torch.zeros(1, D, HEIGHT, WIDTH)
+    x_BDhw[0, 0, 1, 2] = x_BDhw[0, 1, 3, 4] = 1.0
+    for instruction, (row, column) in enumerate([(1, 2), (3, 4)]):
+        weights_P = learner.weights(x_BDhw, torch.eye(2)[instruction : instruction + 1])[0, 0]
+        assert weights_P[row * WIDTH + column] > 0.99
+    uniform_P = learner.weights(x_BDhw)[0, 0]
+    torch.testing.assert_close(uniform_P, torch.full_like(uniform_P, 1 / len(uniform_P)))

@@ -61,6 +61,8 @@ class VisionConfig:
     """Features of the "conv" tower's first stage; every later one has twice as many."""
     depth: tuple[int, ...] = (1, 1)
     """Residual blocks of each of its stages."""
+    patch: NonNegativeInt = 0
+    """Side in pixels of the patches that the "conv" tower cuts a frame into; 0 for overlapping ones, every 4 pixels."""
     maxvit: MaxViTConfig = field(default_factory=MaxViTConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     checkpoint_activations: bool = False

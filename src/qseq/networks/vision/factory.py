@@ -60,6 +60,7 @@ def make_tower(config: VisionConfig, shape: tuple[int, ...], condition_dim: int 
     return ConvTower(
         dim=config.dim,
         depth=config.depth,
+        patch=config.patch,
         channels=channels,
         condition_dim=condition_dim,
         checkpoint_activations=config.checkpoint_activations,

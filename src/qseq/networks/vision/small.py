@@ -53,6 +53,9 @@ class ConvTower(nn.Module):
     Args:
         dim: features of the first stage; stage i has `dim * 2 ** i`.
         depth: residual blocks of each stage; every stage but the first halves the map.
+        patch: read patches of so many pixels a side that do not overlap (as a vision transformer; Dosovitskiy et al.
+            2021), instead of overlapping ones at every fourth pixel; 0 for the latter. Best where pictures are made
+            of tiles.
         channels: C of the images.
         condition_dim: size of the instruction embedding; None for a tower that takes none.
         checkpoint_activations: in training, keep only the inputs of blocks and compute the rest again when going
@@ -67,6 +70,7 @@ class ConvTower(nn.Module):
         *,
         dim: int = 32,
         depth: Sequence[int] = (1, 1),
+        patch: int = 0,
         channels: int = 3,
         condition_dim: int | None = None,
         checkpoint_activations: bool = False,
@@ -80,7 +84,10 @@ class ConvTower(nn.Module):
         self.num_stages = len(depth)
         self.out_dim = dim * 2 ** (self.num_stages - 1)
         self.null_condition = NullCondition(condition_dim) if condition_dim is not None else None
-        self.stem = nn.Conv2d(channels, dim, 2 * _STEM_STRIDE, stride=_STEM_STRIDE, padding=_STEM_STRIDE // 2)
+        if patch:
+            self.stem = nn.Conv2d(channels, dim, patch, stride=patch)
+        else:
+            self.stem = nn.Conv2d(channels, dim, 2 * _STEM_STRIDE, stride=_STEM_STRIDE, padding=_STEM_STRIDE // 2)
         self.place = AddPlace(dim)
         self.layers = nn.ModuleList()
         for stage, num_blocks in enumerate(depth):
@@ -94,16 +101,17 @@ class ConvTower(nn.Module):
         """Pixels of an image -> positions (h, w) of its feature map.
 
         Raises:
-            ValueError: a side that is not a multiple of 4, or below 8.
+            ValueError: a side that is not a multiple of 4, or below 8; with patches, of theirs.
         """
+        stride: int = self.stem.stride[0]
         for name, side in (("height", height), ("width", width)):
-            if side % _STEM_STRIDE or side < 2 * _STEM_STRIDE:
+            if side % stride or side < self.stem.kernel_size[0]:
                 raise ValueError(
                     f"images of {height} x {width} pixels: the {name} is {side}, expected a multiple of "
-                    f"{_STEM_STRIDE} from {2 * _STEM_STRIDE} on"
+                    f"{stride} from {self.stem.kernel_size[0]} on"
                 )
         halving = 2 ** (self.num_stages - 1)
-        rows, columns = height // _STEM_STRIDE, width // _STEM_STRIDE
+        rows, columns = height // stride, width // stride
         return -(-rows // halving), -(-columns // halving)
 
     def forward(self, images_BCHW: Tensor, conditions: Tensor | None = None, return_embeddings: bool = True) -> Tensor:
