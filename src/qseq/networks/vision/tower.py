@@ -33,6 +33,7 @@ class VisionTower(Protocol):
 def prepare_images(images_BCHW: Tensor, *, channels: int, dtype: torch.dtype) -> Tensor:
     """Images as a convolution reads them: in `dtype`, centred to [-0.5, 0.5], in channels-last memory.
 
+    Under autocast they are in its type at once, which spares a float32 copy of every frame. The bits of an image fit.
     uint8 in [0, 255] is scaled here. Floats must be scaled to [0, 1] already: their range is not looked at, because
     that would make a GPU wait at every step.
 
@@ -47,6 +48,9 @@ def prepare_images(images_BCHW: Tensor, *, channels: int, dtype: torch.dtype) ->
             "in the second dimension (is the channel last?)"
         )
     if images_BCHW.dtype == torch.uint8:
+        device = images_BCHW.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
         return images_BCHW.to(dtype, memory_format=torch.channels_last).mul_(1 / 255).sub_(0.5)
     if images_BCHW.is_floating_point():
         return images_BCHW.to(dtype, memory_format=torch.channels_last) - 0.5
