@@ -13,9 +13,46 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from qseq.networks.vision.film import FiLM, NullCondition, resolve_conditions
-from qseq.networks.vision.tower import AddPlace, group_norm, prepare_images
+from qseq.networks.vision.tower import AddPlace, centred, check_images, group_norm, prepare_images
 
-_STEM_STRIDE = 4
+
+class PixelStem(nn.Module):
+    """Images -> their first map, of overlapping squares of 8 pixels at every fourth."""
+
+    stride, least = 4, 8
+
+    def __init__(self, channels: int, dim: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.convolution = nn.Conv2d(channels, dim, self.least, stride=self.stride, padding=self.stride // 2)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """`[B, C, H, W]` -> `[B, D, H / 4, W / 4]`. Raises ValueError as `prepare_images` does."""
+        dtype = self.convolution.weight.dtype
+        out: Tensor = self.convolution(prepare_images(images_BCHW, channels=self.channels, dtype=dtype))
+        return out
+
+
+class PatchStem(nn.Module):
+    """Images -> their first map, of patches that do not overlap (as a vision transformer; Dosovitskiy et al. 2021).
+
+    It is a convolution with a stride as large as its kernel, done as one matrix product. The pixels are put in order
+    while they are bytes, which takes less than half the time of a convolution over three channels on a CPU.
+    """
+
+    def __init__(self, channels: int, dim: int, patch: int) -> None:
+        super().__init__()
+        self.stride = self.least = patch
+        self.project = nn.Linear(channels * patch**2, dim)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """`[B, C, H, W]`, checked (`check_images`) -> `[B, D, H / patch, W / patch]`."""
+        batch, channels, height, width = images_BCHW.shape
+        rows, columns = height // self.stride, width // self.stride
+        squares = images_BCHW.reshape(batch, channels, rows, self.stride, columns, self.stride)
+        patches_BhwP = squares.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows, columns, -1)
+        out: Tensor = self.project(centred(patches_BhwP, self.project.weight.dtype)).permute(0, 3, 1, 2)
+        return out
 
 
 class ResidualBlock(nn.Module):
@@ -53,9 +90,8 @@ class ConvTower(nn.Module):
     Args:
         dim: features of the first stage; stage i has `dim * 2 ** i`.
         depth: residual blocks of each stage; every stage but the first halves the map.
-        patch: read patches of so many pixels a side that do not overlap (as a vision transformer; Dosovitskiy et al.
-            2021), instead of overlapping ones at every fourth pixel; 0 for the latter. Best where pictures are made
-            of tiles.
+        patch: side in pixels of patches that the stem reads, see `PatchStem`; 0 for a `PixelStem`. Patches are for
+            pictures made of tiles.
         channels: C of the images.
         condition_dim: size of the instruction embedding; None for a tower that takes none.
         checkpoint_activations: in training, keep only the inputs of blocks and compute the rest again when going
@@ -84,10 +120,7 @@ class ConvTower(nn.Module):
         self.num_stages = len(depth)
         self.out_dim = dim * 2 ** (self.num_stages - 1)
         self.null_condition = NullCondition(condition_dim) if condition_dim is not None else None
-        if patch:
-            self.stem = nn.Conv2d(channels, dim, patch, stride=patch)
-        else:
-            self.stem = nn.Conv2d(channels, dim, 2 * _STEM_STRIDE, stride=_STEM_STRIDE, padding=_STEM_STRIDE // 2)
+        self.stem = PatchStem(channels, dim, patch) if patch else PixelStem(channels, dim)
         self.place = AddPlace(dim)
         self.layers = nn.ModuleList()
         for stage, num_blocks in enumerate(depth):
@@ -103,12 +136,12 @@ class ConvTower(nn.Module):
         Raises:
             ValueError: a side that is not a multiple of 4, or below 8; with patches, of theirs.
         """
-        stride: int = self.stem.stride[0]
+        stride, least = self.stem.stride, self.stem.least
         for name, side in (("height", height), ("width", width)):
-            if side % stride or side < self.stem.kernel_size[0]:
+            if side % stride or side < least:
                 raise ValueError(
-                    f"images of {height} x {width} pixels: the {name} is {side}, expected a multiple of "
-                    f"{stride} from {self.stem.kernel_size[0]} on"
+                    f"images of {height} x {width} pixels: the {name} is {side}, expected a multiple of {stride} from "
+                    f"{least} on"
                 )
         halving = 2 ** (self.num_stages - 1)
         rows, columns = height // stride, width // stride
@@ -124,7 +157,7 @@ class ConvTower(nn.Module):
             ValueError: images of a wrong size, number of channels or type; conditions of a wrong shape, or for an
                 unconditioned tower.
         """
-        images_BCHW = prepare_images(images_BCHW, channels=self.channels, dtype=self.stem.weight.dtype)
+        check_images(images_BCHW, channels=self.channels)
         self.feature_size(*images_BCHW.shape[2:])
         conditions_BC = resolve_conditions(self.null_condition, conditions, batch=images_BCHW.shape[0])
         x_BDhw = self.place(self.stem(images_BCHW))

@@ -33,13 +33,17 @@ class VisionTower(Protocol):
 def prepare_images(images_BCHW: Tensor, *, channels: int, dtype: torch.dtype) -> Tensor:
     """Images as a convolution reads them: in `dtype`, centred to [-0.5, 0.5], in channels-last memory.
 
-    Under autocast they are in its type at once, which spares a float32 copy of every frame. The bits of an image fit.
-    uint8 in [0, 255] is scaled here. Floats must be scaled to [0, 1] already: their range is not looked at, because
-    that would make a GPU wait at every step.
+    See `centred` for their scale.
 
     Raises:
         ValueError: not four dimensions, other channels than `channels`, or integers other than uint8.
     """
+    check_images(images_BCHW, channels=channels)
+    return centred(images_BCHW.contiguous(memory_format=torch.channels_last), dtype)
+
+
+def check_images(images_BCHW: Tensor, *, channels: int) -> None:
+    """Raises ValueError as `prepare_images` does."""
     if images_BCHW.ndim != 4:
         raise ValueError(f"images have shape {tuple(images_BCHW.shape)}, expected [batch, channels, height, width]")
     if images_BCHW.shape[1] != channels:
@@ -47,14 +51,23 @@ def prepare_images(images_BCHW: Tensor, *, channels: int, dtype: torch.dtype) ->
             f"images of shape {tuple(images_BCHW.shape)} have {images_BCHW.shape[1]} channels, expected {channels} "
             "in the second dimension (is the channel last?)"
         )
-    if images_BCHW.dtype == torch.uint8:
-        device = images_BCHW.device.type
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-        return images_BCHW.to(dtype, memory_format=torch.channels_last).mul_(1 / 255).sub_(0.5)
-    if images_BCHW.is_floating_point():
-        return images_BCHW.to(dtype, memory_format=torch.channels_last) - 0.5
-    raise ValueError(f"images are {images_BCHW.dtype}, expected uint8 in [0, 255] or floats in [0, 1]")
+    if images_BCHW.dtype != torch.uint8 and not images_BCHW.is_floating_point():
+        raise ValueError(f"images are {images_BCHW.dtype}, expected uint8 in [0, 255] or floats in [0, 1]")
+
+
+def centred(pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    """Pixels of any layout in [-0.5, 0.5].
+
+    uint8 in [0, 255] is scaled here; under autocast it is in its type at once, which spares a float32 copy of every
+    frame. Floats must be scaled to [0, 1] already: their range is not looked at, because that would make a GPU wait at
+    every step.
+    """
+    if pixels.dtype != torch.uint8:
+        return pixels.to(dtype) - 0.5
+    device = pixels.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    return pixels.to(dtype).mul_(1 / 255).sub_(0.5)
 
 
 class ChannelLayerNorm(nn.LayerNorm):
