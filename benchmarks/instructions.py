@@ -3,9 +3,10 @@
     python benchmarks/instructions.py --tasks GoToLocal PickupLoc --methods q-transformer filtered-bc --seeds 0 1 2
     python benchmarks/instructions.py --table
 
-Every seed has data of its own, shared by all methods. Evaluation: the final checkpoint, 200 unseen rooms, the same for
-all; once as they are, once with each episode told the instruction of another, once with the camera blank. A cell that
-benchmarks/results/instructions.jsonl already holds is not run again.
+All seeds and methods share the data of a task. Evaluation: the final checkpoint, 200 unseen rooms, the same for all, in
+every way of deciding that is named below; in the first of them also with each episode told the instruction of another,
+and with the camera blank. "chance" is what random actions achieve. A cell that benchmarks/results/instructions.jsonl
+already holds is not run again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -24,30 +26,73 @@ from learning import ROOT, qseq
 RESULTS = ROOT / "benchmarks" / "results" / "instructions.jsonl"
 WORK = ROOT / "runs" / "instructions"
 ENVIRONMENT = "qseq.environments.babyai:qseq/babyai-v0"
-FIRST_COLLECTION_SEED, COLLECTED_EPISODES = 1000, 12_000
+COLLECTION_SEED, COLLECTED_EPISODES = 1000, 12_000
 EVALUATION_EPISODES, EVALUATION_SEED = 200, 424_242
 LESS: Mapping[str, tuple[str, ...]] = {
-    "as it is": (),
     "instructions shuffled": ("--shuffle-instructions",),
     "camera blank": ("--blank", "image"),
 }
-COMMON = ("training.precision=bf16", "training.threads=1", "training.trackers=[]", "training.batch_size=64")
-METHODS: Mapping[str, tuple[str, ...]] = {
-    "q-transformer": (*COMMON, "training.steps=7000", "objective.discount=0.9"),
-    "filtered-bc": (*COMMON, "training.steps=7000"),
+# Tiles of 8 pixels; batches as large as the values' noise asks for.
+_COMMON = (
+    "training.precision=bf16",
+    "training.threads=1",
+    "training.trackers=[]",
+    "training.checkpoint_every=100000",
+    "training.batch_size=256",
+    "training.learning_rate=0.002",
+    "network.vision.patch=8",
+    "network.vision.dim=64",
+    "network.vision.depth=[2]",
+    "network.vision.token_learner_layers=1",
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a method is trained and the ways its policy decides, the first of them its own."""
+
+    overrides: tuple[str, ...]
+    decodings: Mapping[str, tuple[str, ...]]
+
+
+METHODS: Mapping[str, Method] = {
+    "q-transformer": Method(
+        (
+            *_COMMON,
+            "training.steps=5000",
+            "objective.discount=0.8",
+            "objective.conservative_weight=1",
+            "data.success_share=0.5",
+        ),
+        {"temperature 0.03": ("--policy-options", "temperature=0.03"), "greedy": ()},
+    ),
+    "filtered-bc": Method(
+        (*_COMMON, "training.steps=5000"), {"greedy": (), "sampled": ("--policy-options", "decoding=sample")}
+    ),
 }
 _writing = Lock()
 
 
-def collect(task: str, seed: int) -> Path:
-    """The data of one seed, made by `qseq collect` unless they are there already."""
-    store = WORK / "data" / f"{task}_{seed}"
+def collect(task: str, policy: str = "recipe") -> Path:
+    """The data of a task, or the episodes of random actions, made by `qseq collect` unless they are there already."""
+    store = WORK / "data" / (task if policy == "recipe" else f"{task}_{policy}")
     done = store.with_suffix(".done")
     if not done.exists():
-        qseq("collect", "--recipe", "corrupted", "--env-kwargs", json.dumps({"task": task}), "--out", str(store),
-             "--episodes", str(COLLECTED_EPISODES), "--seed", str(FIRST_COLLECTION_SEED + seed))  # fmt: skip
+        kwargs = json.dumps({"task": task})
+        how = ["--recipe", "corrupted"] if policy == "recipe" else ["--env", ENVIRONMENT, "--policy", policy]
+        episodes = COLLECTED_EPISODES if policy == "recipe" else EVALUATION_EPISODES
+        qseq("collect", *how, "--env-kwargs", kwargs, "--out", str(store), "--episodes", str(episodes),
+             "--seed", str(COLLECTION_SEED))  # fmt: skip
         done.touch()
     return store
+
+
+def chance(task: str) -> None:
+    """What random actions achieve."""
+    from qseq.episodes import EpisodeStore
+
+    rate = float((EpisodeStore.open(collect(task, "random")).success == 1).mean())
+    _add({"task": task, "method": "chance", "seed": 0, "decoding": "random", "shown": "as it is", "success_rate": rate})
 
 
 def run(task: str, method: str, seed: int) -> None:
@@ -55,31 +100,39 @@ def run(task: str, method: str, seed: int) -> None:
     folder = WORK / "runs" / f"{task}__{method}__{seed}"
     started = time.perf_counter()
     if not (folder / "checkpoints" / "latest").exists():
-        store = WORK / "data" / f"{task}_{seed}"
-        qseq(
-            "train", "--algo", method, "--data", str(store), "--out", str(folder), "--seed", str(seed), *METHODS[method]
-        )
+        qseq("train", "--algo", method, "--data", str(collect(task)), "--out", str(folder), "--seed", str(seed),
+             *METHODS[method].overrides)  # fmt: skip
     seconds = time.perf_counter() - started
-    for name, flags in LESS.items():
-        result = folder / f"{name.replace(' ', '-')}.json"
+    decodings = METHODS[method].decodings
+    own = next(iter(decodings))
+    asked = [(decoding, "as it is", flags) for decoding, flags in decodings.items()]
+    asked += [(own, shown, (*decodings[own], *flags)) for shown, flags in LESS.items()]
+    for decoding, shown, flags in asked:
+        result = folder / f"{decoding} {shown}.json".replace(" ", "-")
         qseq("evaluate", str(folder), "--env", ENVIRONMENT, "--env-kwargs", json.dumps({"task": task}), "--episodes",
              str(EVALUATION_EPISODES), "--seed", str(EVALUATION_SEED), "--json", str(result), *flags)  # fmt: skip
         measured = json.loads(result.read_text())
-        line = {
-            "task": task,
-            "method": method,
-            "seed": seed,
-            "shown": name,
-            **{key: measured[key] for key in ("success_rate", "success_ci95", "mean_length", "episodes")},
-            "evaluation_seed": EVALUATION_SEED,
-            "collection_seed": FIRST_COLLECTION_SEED + seed,
-            "collected_episodes": COLLECTED_EPISODES,
-            "train_seconds": round(seconds, 1),
-            "overrides": list(METHODS[method]),
-        }
-        with _writing, RESULTS.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        print(f"{task:10} {method:14} seed {seed} {name:22} {measured['success_rate']:.2f}")
+        _add(
+            {
+                "task": task,
+                "method": method,
+                "seed": seed,
+                "decoding": decoding,
+                "shown": shown,
+                **{key: measured[key] for key in ("success_rate", "success_ci95", "mean_length", "episodes")},
+                "evaluation_seed": EVALUATION_SEED,
+                "collection_seed": COLLECTION_SEED,
+                "collected_episodes": COLLECTED_EPISODES,
+                "train_seconds": round(seconds, 1),
+                "overrides": list(METHODS[method].overrides),
+            }
+        )
+
+
+def _add(line: dict[str, Any]) -> None:
+    with _writing, RESULTS.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    print(*(line[key] for key in ("task", "method", "seed", "decoding", "shown", "success_rate")), sep="  ", flush=True)
 
 
 def lines() -> list[dict[str, Any]]:
@@ -88,13 +141,14 @@ def lines() -> list[dict[str, Any]]:
 
 def table() -> str:
     """Mean success over seeds, in percent."""
-    groups: dict[tuple[str, str, str], list[float]] = {}
+    groups: dict[tuple[str, ...], list[float]] = {}
     for line in sorted(lines(), key=lambda line: line["seed"]):
-        groups.setdefault((line["task"], line["method"], line["shown"]), []).append(100 * line["success_rate"])
-    rows = ["| task | method | shown | success % |", "|---|---|---|---|"]
-    for (task, method, shown), rates in sorted(groups.items()):
+        key = tuple(line[name] for name in ("task", "method", "decoding", "shown"))
+        groups.setdefault(key, []).append(100 * line["success_rate"])
+    rows = ["| task | method | decides | shown | success % |", "|---|---|---|---|---|"]
+    for key, rates in sorted(groups.items()):
         each = " ".join(f"{rate:.0f}" for rate in rates)
-        rows.append(f"| {task} | {method} | {shown} | {sum(rates) / len(rates):.0f} ({each}) |")
+        rows.append(f"| {' | '.join(key)} | {sum(rates) / len(rates):.0f} ({each}) |")
     return "\n".join(rows)
 
 
@@ -111,8 +165,11 @@ def main() -> None:
         done = {(line["task"], line["method"], line["seed"]) for line in lines()}
         asked = [(t, m, s) for s in arguments.seeds for m in arguments.methods for t in arguments.tasks]
         cells = [cell for cell in asked if cell not in done]
+        for task in arguments.tasks:
+            if (task, "chance", 0) not in done:
+                chance(task)
+            collect(task)
         with ThreadPoolExecutor(arguments.jobs) as pool:
-            list(pool.map(lambda data: collect(*data), sorted({(task, seed) for task, _, seed in cells})))
             list(pool.map(lambda cell: run(*cell), cells))
     print(table())
 
