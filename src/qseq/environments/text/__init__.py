@@ -2,6 +2,7 @@
 
 from qseq.environments.text.base import FiniteStarts, Message, Player, TextEnvironment, TextStep
 from qseq.environments.text.tasks import PlayerShare, TextTask, find_task, make_text_environment
+from qseq.environments.text.tokenizers import make_tokenizer
 
 __all__ = [
     "FiniteStarts",
@@ -13,4 +14,5 @@ __all__ = [
     "TextTask",
     "find_task",
     "make_text_environment",
+    "make_tokenizer",
 ]

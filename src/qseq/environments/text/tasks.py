@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 from qseq.environments.text.base import TextEnvironment
 from qseq.errors import RequestError
@@ -42,6 +42,8 @@ class TextTask:
     """Mixed skills; few games succeed."""
     best: str
     """The player who attains the optimum, scripted:package.module:NAME."""
+    tokens: Literal["words", "characters"] = "words"
+    """What a token of its small tokenizer is."""
 
 
 def _share(module: str, player: str, share: float, **arguments: Any) -> PlayerShare:
@@ -65,6 +67,39 @@ TASKS: dict[str, TextTask] = {
         arguments={"observed": "partially"},
         players=_MAZE_PLAYERS,
         best=f"scripted:{_HERE}.maze_players:BeliefWalker",
+    ),
+    "wordle": TextTask(
+        environment=f"{_HERE}.wordle:Wordle",
+        players=(
+            _share("wordle_players", "RandomGuesser", 0.87),
+            _share("wordle_players", "RandomGuesser", 0.09, consistent=0.2),
+            _share("wordle_players", "RandomGuesser", 0.04, consistent=0.8),
+        ),
+        best=f"scripted:{_HERE}.wordle_players:BestGuesser",
+        tokens="characters",
+    ),
+    "random-walks": TextTask(
+        environment=f"{_HERE}.random_walks:RandomWalks",
+        players=(_share("random_walk_players", "RandomWalker", 1.0),),
+        best=f"scripted:{_HERE}.random_walk_players:ShortestWalker",
+        tokens="characters",
+    ),
+    "toll-road": TextTask(
+        environment=f"{_HERE}.toll_road:TollRoad",
+        players=(
+            _share("toll_road_players", "RandomDriver", 0.7),
+            _share("toll_road_players", "ThriftyDriver", 0.3, noise=0.2),
+        ),
+        best=f"scripted:{_HERE}.toll_road_players:BestDriver",
+        tokens="characters",
+    ),
+    "market": TextTask(
+        environment=f"{_HERE}.market:Market",
+        players=(
+            _share("market_players", "RandomTrader", 0.7),
+            _share("market_players", "ThumbTrader", 0.3, noise=0.3),
+        ),
+        best=f"scripted:{_HERE}.market_players:BestTrader",
     ),
 }
 
