@@ -10,13 +10,13 @@ from qseq.environments.text import FiniteStarts, TextEnvironment, make_text_envi
 from qseq.errors import RequestError
 from qseq.evaluation.result import EvaluationResult, success_text
 from qseq.evaluation.rollout import EpisodeRecord
-from qseq.evaluation.text_actors import PolicyTextActor, TextActor, TextPolicy
+from qseq.evaluation.text_actors import PolicyTextActor, TextActor
 from qseq.evaluation.text_games import TextGame, play
 from qseq.progress import Progress
 
 
 def evaluate_text(
-    policy: TextPolicy | TextActor,
+    policy: Any,
     environment: str | Callable[[], TextEnvironment],
     environment_arguments: Mapping[str, Any] | None = None,
     *,
@@ -31,7 +31,8 @@ def evaluate_text(
     Game i starts as a function of (seed, i) only, so two policies measured with one seed meet the same starts.
 
     Args:
-        policy: has `act(histories) -> actions` (or is such a function), or scripted players.
+        policy: has `act(histories) -> actions` (or is such a function), or `respond(prompts) -> answers` as trained
+            language policies have; or scripted players.
         environment: "text:maze" and so on, "text:package.module:NAME", or a function that makes one.
         environment_arguments: of an environment given by name.
         episodes: at least 1.
@@ -53,7 +54,9 @@ def evaluate_text(
     environments = make_environments(environment, environment_arguments, min(num_envs, episodes))
     if every_start and not isinstance(environments[0], FiniteStarts):
         raise RequestError(f"every_start: {type(environments[0]).__name__} has no list of starts")
-    actor = policy if isinstance(policy, TextActor) else PolicyTextActor(policy)
+    actor = (
+        policy if isinstance(policy, TextActor) else PolicyTextActor(policy, single_turn=environments[0].single_turn)
+    )
     name = environment if isinstance(environment, str) else type(environments[0]).__name__
     records: list[EpisodeRecord] = []
     started = time.perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -16,10 +16,36 @@ History = list[Message]
 
 
 class TextPolicy(Protocol):
-    """What a trained language policy offers."""
+    """What a policy of text games offers. One with `respond(prompts)`, as trained language policies have, will do too."""
 
     def act(self, histories: list[History]) -> list[str]:
         """One action a game; each history ends with what the environment said last."""
+
+
+Answers = Callable[[list[History]], list[str]]
+
+
+def answers_of(policy: Any, *, single_turn: bool = False) -> Answers:
+    """How to ask a policy for actions: its `act`, its `respond`, or the policy itself where it is a function.
+
+    Args:
+        policy: `respond` is given conversations, or texts where games are of a single turn: that is how it was trained.
+        single_turn: whether games are of a single turn.
+
+    Raises:
+        RequestError: it has none of these.
+    """
+    if callable(act := getattr(policy, "act", None)):
+        return cast(Answers, act)
+    if callable(respond := getattr(policy, "respond", None)):
+        if single_turn:
+            return lambda histories: list(respond([history[0]["content"] for history in histories]))
+        return cast(Answers, respond)
+    if callable(policy):
+        return cast(Answers, policy)
+    raise RequestError(
+        f"found {type(policy).__name__}, expected a policy with act(histories) or respond(prompts), or a function"
+    )
 
 
 class TextActor(ABC):
@@ -35,15 +61,13 @@ class TextActor(ABC):
 
 
 class PolicyTextActor(TextActor):
-    """A policy with `act(histories)`, or a function of the same kind."""
+    """A policy that is asked for all games at once; see `answers_of`."""
 
-    def __init__(self, policy: TextPolicy | Callable[[list[History]], list[str]]) -> None:
-        self._act: Callable[[list[History]], list[str]] = getattr(policy, "act", policy)  # type: ignore[arg-type]
-        if not callable(self._act):
-            raise RequestError(f"found {type(policy).__name__}, expected a policy with act(histories) or a function")
+    def __init__(self, policy: Any, *, single_turn: bool = False) -> None:
+        self._answers = answers_of(policy, single_turn=single_turn)
 
     def act(self, slots: Sequence[int], histories: list[History]) -> list[str]:
-        return list(self._act(histories))
+        return list(self._answers(histories))
 
 
 class ScriptedTextActor(TextActor):
@@ -85,13 +109,13 @@ class RecentTurns:
     For tasks whose last text says everything, and for models trained on pieces of games (see `cut_row`).
     """
 
-    def __init__(self, policy: TextPolicy, turns: int) -> None:
+    def __init__(self, policy: Any, turns: int) -> None:
         if turns < 1:
             raise RequestError(f"turns={turns}: expected at least 1")
-        self._policy, self._messages = policy, 2 * turns - 1
+        self._answers, self._messages = answers_of(policy), 2 * turns - 1
 
     def act(self, histories: list[History]) -> list[str]:
-        return self._policy.act([history[-self._messages :] for history in histories])
+        return self._answers([history[-self._messages :] for history in histories])
 
 
 def scripted(name: str, arguments: Mapping[str, Any] | None = None) -> ScriptedTextActor:

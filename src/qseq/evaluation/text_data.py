@@ -55,6 +55,7 @@ def generate_rows(
     games: int,
     seed: int = 0,
     players: Sequence[PlayerShare] | TextActor | None = None,
+    num_envs: int = 1,
 ) -> Iterator[Row]:
     """Have scripted players play, and yield a row a game; row i is a pure function of (arguments, players, seed, i).
 
@@ -64,17 +65,18 @@ def generate_rows(
         games: how many.
         seed: of starts and players.
         players: who plays; the task's own mix where left out.
+        num_envs: games played side by side; rows come as games end.
 
     Raises:
         RequestError: there is no such environment or player, or no players are given for an environment of your own.
     """
-    if games < 1:
-        raise RequestError(f"games={games}: expected at least 1")
-    environment = make_text_environment(name, arguments)
+    if games < 1 or num_envs < 1:
+        raise RequestError(f"games={games}, num_envs={num_envs}: expected at least 1 of each")
+    environments = [make_text_environment(name, arguments) for _ in range(min(num_envs, games))]
     if players is None:
         players = find_task(name).players
     actor = players if isinstance(players, TextActor) else ScriptedTextActor(players)
-    return (row_of(game, environment, name) for game in play(actor, [environment], range(games), seed))
+    return (row_of(game, environments[0], name) for game in play(actor, environments, range(games), seed))
 
 
 def row_of(game: TextGame, environment: TextEnvironment, name: str) -> Row:
@@ -200,11 +202,12 @@ def collect_text(
     episodes: int,
     seed: int,
     out: Path,
-    players: Sequence[PlayerShare] | None = None,
+    players: Sequence[PlayerShare] | TextActor | None = None,
+    num_envs: int = 1,
 ) -> RowStatistics:
     """`generate_rows` into a file, with progress."""
-    rows = generate_rows(name, arguments, games=episodes, seed=seed, players=players)
-    return write_rows(out, track(rows, f"playing {name}", total=episodes))
+    rows = generate_rows(name, arguments, games=episodes, seed=seed, players=players, num_envs=num_envs)
+    return write_rows(out, track(rows, f"playing {name}", total=episodes, unit="games"))
 
 
 class _Tally:

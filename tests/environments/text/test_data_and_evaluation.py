@@ -182,3 +182,21 @@ def test_wrong_players() -> None:
         generate_rows("text:environments.text.test_data_and_evaluation:Counting", games=1)
     with pytest.raises(RequestError, match="has no list of starts"):
         evaluate_text(count, Counting, episodes=1, every_start=True)
+
+
+def test_policies_that_respond() -> None:
+    """Trained language policies: conversations in games of several turns, texts in those of one."""
+    asked: list[object] = []
+
+    class Answering:
+        def respond(self, prompts: list[object]) -> list[str]:
+            asked.extend(prompts)
+            return ["ba"] * len(prompts)
+
+    evaluate_text(Answering(), "text:random-walks", episodes=2)
+    assert all(isinstance(prompt, str) and len(prompt) == 1 for prompt in asked)
+    asked.clear()
+    evaluate_text(RecentTurns(Answering(), 1), "text:maze", {**MAZE, "horizon": 2}, episodes=1)
+    assert [len(prompt) for prompt in asked] == [1, 1]  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="expected a policy with act"):
+        evaluate_text(3, Counting, episodes=1)
