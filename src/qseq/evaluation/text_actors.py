@@ -16,7 +16,7 @@ History = list[Message]
 
 
 class TextPolicy(Protocol):
-    """What a policy of text games offers. One with `respond(prompts)`, as trained language policies have, will do too."""
+    """What a policy of text games offers; `respond(prompts)`, as language policies have it, will do too."""
 
     def act(self, histories: list[History]) -> list[str]:
         """One action a game; each history ends with what the environment said last."""

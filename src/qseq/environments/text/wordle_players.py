@@ -53,7 +53,7 @@ class EntropyGuesser:
 
 
 class BestGuesser:
-    """The exact optimum; for lists of up to about a hundred words."""
+    """The exact optimum, for lists of up to some hundred words."""
 
     def __init__(self, environment: TextEnvironment, rng: np.random.Generator) -> None:
         self._game = _wordle(environment)

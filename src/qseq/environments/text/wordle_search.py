@@ -1,4 +1,4 @@
-"""The best possible play of Wordle by exact search, for lists of up to about a hundred words.
+"""The best possible play of Wordle by exact search, for lists of up to some hundred words.
 
 `cost(secrets, tries)` is the least number of wrong guesses, summed over the secrets that are still possible. A guess
 splits them by its answers; of n secrets that cannot be told apart at most one is hit by the next guess and every other
