@@ -95,7 +95,7 @@ class Wordle(FiniteStarts):
         return _patterns(self.words)
 
     def optimal_return(self) -> float:
-        """By exact search (see `wordle_search`): at once for the small list, a quarter of a minute for the large one."""
+        """By exact search (see `wordle_search`): at once for the small list, some ten seconds for the large one."""
         from qseq.environments.text.wordle_search import best_mean_return
 
         return best_mean_return(self)
