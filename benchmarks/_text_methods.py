@@ -24,7 +24,7 @@ class Task:
     recent_turns: int | None = None
     """Turns that the policy is shown when it plays."""
     tokens: int
-    """Context of the model."""
+    """Context of the model; more than the data need, as a policy may say more than they do."""
     width: int = 64
     depth: int = 2
     steps: int
@@ -72,7 +72,7 @@ TASKS = {
     "wordle": Task(
         environment="text:wordle",
         games=20_000,
-        tokens=96,
+        tokens=128,
         width=128,
         depth=3,
         steps=6000,
@@ -103,7 +103,7 @@ TASKS = {
     "market": Task(
         environment="text:market",
         games=2000,
-        tokens=80,
+        tokens=128,
         steps=3000,
         overrides=("objective.minimum_return=-60", "objective.maximum_return=30"),
         max_new_tokens=4,
