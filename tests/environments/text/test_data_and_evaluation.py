@@ -200,3 +200,47 @@ def test_policies_that_respond() -> None:
     assert [len(prompt) for prompt in asked] == [1, 1]  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="expected a policy with act"):
         evaluate_text(3, Counting, episodes=1)
+
+
+class Broken(Counting):
+    def step(self, action: str) -> TextStep:
+        return TextStep("", float("nan"), False, False)
+
+
+class Endless(Counting):
+    """Ends and is cut off at once, and knows a success."""
+
+    def step(self, action: str) -> TextStep:
+        return TextStep("over", 1.0, True, True)
+
+    def success(self) -> bool:
+        return True
+
+
+def test_environments_that_give_what_is_not_valid() -> None:
+    with pytest.raises(QseqError, match=r"Broken, game 0, turn 0: the environment gave reward nan"):
+        evaluate_text(count, Broken, episodes=1)
+    with pytest.raises(RequestError, match="give them to your function"):
+        evaluate_text(count, Counting, {"length": 3}, episodes=1)
+    with pytest.raises(RequestError, match="expected at least 1 of each"):
+        evaluate_text(count, Counting, episodes=0)
+    (row,) = evaluate_text(count, Endless, episodes=1).rows
+    assert (row["terminated"], row["truncated"], row["success"]) == (True, False, True)  # an end is an end
+
+
+def test_games_side_by_side_are_the_same_games() -> None:
+    players = [PlayerShare(player="scripted:qseq.environments.text.maze_players:RandomMover", share=1)]
+    alone = list(generate_rows("text:maze", MAZE, games=6, players=players))
+    beside = list(generate_rows("text:maze", MAZE, games=6, players=players, num_envs=4))
+    assert sorted(beside, key=lambda row: row["metadata"]["index"]) == alone
+
+
+@pytest.mark.parametrize(("turns", "message"), [((0, 2), "turns"), ((3, 2), "turns")])
+def test_pieces_that_cannot_be_cut(turns: tuple[int, int], message: str) -> None:
+    row = next(generate_rows("text:maze", MAZE, games=1))
+    with pytest.raises(RequestError, match=message):
+        cut_row(row, turns, np.random.default_rng(0))
+    with pytest.raises(DataError, match="expected one with messages"):
+        cut_row({"prompt": "a", "completion": "b"}, (1, 2), np.random.default_rng(0))
+    with pytest.raises(DataError, match="expected one an action"):
+        cut_row({**row, "rewards": []}, (1, 2), np.random.default_rng(0))
