@@ -32,6 +32,8 @@ class Task:
     learning_rate: float = 1e-3
     overrides: tuple[str, ...] = ()
     """Of all methods that learn values, such as the least return."""
+    betas: tuple[str, ...] = ("1", "4", "16", ".inf")
+    """Weights of the values at decoding, per unit of return; imitation has none."""
     max_new_tokens: int
     sampled_games: int
     """Games of an evaluation by sampling; by greedy decoding each start is played once."""
@@ -88,6 +90,7 @@ TASKS = {
         tokens=16,
         steps=3000,
         overrides=("objective.minimum_return=0", "objective.maximum_return=1"),
+        betas=("4", "16", "64", ".inf"),
         max_new_tokens=12,
         sampled_games=200,
     ),
@@ -123,15 +126,13 @@ class Method:
     """Pieces carry the rewards of the rest of their game: for regression on what was achieved."""
     learns_values: bool = True
     overrides: tuple[str, ...] = ()
-    betas: tuple[str, ...] = ("1", "4", "16", ".inf")
-    """Weights of the values at decoding; imitation has none."""
 
 
 METHODS = {
     "qrlhf": Method(algorithm="qrlhf"),
-    "imitation": Method(algorithm="lm-bc", learns_values=False, betas=("0",)),
-    "filtered-10": Method(algorithm="lm-bc", best_share=0.1, learns_values=False, betas=("0",)),
-    "filtered-30": Method(algorithm="lm-bc", best_share=0.3, learns_values=False, betas=("0",)),
+    "imitation": Method(algorithm="lm-bc", learns_values=False),
+    "filtered-10": Method(algorithm="lm-bc", best_share=0.1, learns_values=False),
+    "filtered-30": Method(algorithm="lm-bc", best_share=0.3, learns_values=False),
     "monte-carlo": Method(algorithm="lm-mc", fold_returns=True),
     "ilql": Method(algorithm="ilql"),
 }

@@ -229,7 +229,7 @@ def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
     for seed in arguments.seeds:
         for name in arguments.tasks:
             for method in arguments.methods:
-                betas = METHODS[method].betas
+                betas = tuple(arguments.betas or TASKS[name].betas) if METHODS[method].learns_values else ("0",)
                 yield Cell(
                     task=name,
                     method=method,
@@ -238,7 +238,7 @@ def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
                     overrides=tuple(arguments.set),
                     steps=arguments.steps or TASKS[name].steps,
                     games=arguments.games or TASKS[name].games,
-                    betas=betas if arguments.betas is None or betas == ("0",) else tuple(arguments.betas),
+                    betas=betas,
                 )
 
 
@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--jobs", type=int, default=2, help="cells run side by side, one thread each")
-    parser.add_argument("--betas", nargs="+", help="instead of each method's own")
+    parser.add_argument("--betas", nargs="+", help="instead of each task's own")
     parser.add_argument("--steps", type=int, help="instead of the task's own; give a --label, too")
     parser.add_argument("--games", type=int, help="instead of the task's own; give a --label, too")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings; give a --label, too")
