@@ -88,7 +88,11 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
 
 def add_environment(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """``--env`` and ``--env-kwargs``."""
-    parser.add_argument("--env", required=required, help="any Gymnasium id; module:id imports the module first")
+    parser.add_argument(
+        "--env",
+        required=required,
+        help="any Gymnasium id; module:id imports the module first; text:NAME is a text game",
+    )
     parser.add_argument(
         "--env-kwargs", type=json_object, default={}, metavar="JSON", help='arguments of the environment, {"task": ...}'
     )

@@ -2,6 +2,9 @@
 
 Episodes are added to the store as they end. Run the same command again after an interruption and it goes on where it
 stopped: episode i depends on the seed and i only. Another environment, policy or seed adds to the same store.
+
+Games of a text environment (--env text:maze and so on) become rows of a new JSON-lines file instead, played by the
+task's own mix of players, by one scripted player or by a trained language policy.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qseq.cli._common import add_environment, json_object, natural, percent, positive
+from qseq.cli._text import collect_games, is_text
 from qseq.errors import RequestError
 from qseq.registry import load_policy
 
@@ -38,10 +42,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--success-return", type=float, metavar="R", help="a return above R is a success, if nothing else says"
     )
     parser.add_argument("--instruction", help="tell a trained policy this, and record it, instead of the environment's")
-    parser.add_argument("--out", required=True, type=Path, metavar="STORE", help="the store to add the episodes to")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="STORE",
+        help="the store to add to (a .jsonl file for text games)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.recipe is None and is_text(args.env):
+        collect_games(args)
+        return
     for summary in collect_recipe(args) if args.recipe is not None else [collect_one(args)]:
         print(
             f"{summary.out}: {summary.episodes} episodes, {summary.collected} of them new, {summary.steps} steps, "

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qseq.cli._common import (
     add_environment,
@@ -22,8 +22,12 @@ from qseq.cli._common import (
     positive,
     require_file_name,
 )
+from qseq.cli._text import evaluate_games, is_text
 from qseq.files import write_atomic
 from qseq.registry import load_policy
+
+if TYPE_CHECKING:
+    from qseq.evaluation import EvaluationResult
 
 HELP = "measure a trained policy in an environment"
 
@@ -67,9 +71,23 @@ def run(args: argparse.Namespace) -> None:
     if args.json is not None:
         require_file_name(args.json, "--json")
     options = parse_options(args.policy_options)
+    result = evaluate_games(args, options) if is_text(args.env) else evaluate_steps(args, options)
+    asked = {"env": args.env, "env_kwargs": args.env_kwargs, "policy_options": options, "seed": args.seed}
+    if args.shuffle_instructions or args.blank:
+        asked |= {"shuffle_instructions": args.shuffle_instructions, "blank": args.blank}
+    record = {**result.to_json(), **asked, "run": args.run_folder, "instruction": args.instruction}
+    for path in destinations(args, asked):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(record, indent=2) + "\n")
+        print(f"wrote {path}")
+    print_result(record)
+
+
+def evaluate_steps(args: argparse.Namespace, options: dict[str, Any]) -> EvaluationResult:
+    """In an environment that is stepped with actions."""
     from qseq.evaluation import evaluate
 
-    result = evaluate(
+    return evaluate(
         load_policy(args.run_folder, **options),
         args.env,
         args.env_kwargs,
@@ -83,15 +101,6 @@ def run(args: argparse.Namespace) -> None:
         video=args.video,
         video_episodes=args.video_episodes,
     )
-    asked = {"env": args.env, "env_kwargs": args.env_kwargs, "policy_options": options, "seed": args.seed}
-    if args.shuffle_instructions or args.blank:
-        asked |= {"shuffle_instructions": args.shuffle_instructions, "blank": args.blank}
-    record = {**result.to_json(), **asked, "run": args.run_folder, "instruction": args.instruction}
-    for path in destinations(args, asked):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps(record, indent=2) + "\n")
-        print(f"wrote {path}")
-    print_result(record)
 
 
 def destinations(args: argparse.Namespace, asked: dict[str, Any]) -> list[Path]:

@@ -13,6 +13,9 @@ from qseq.evaluation.collect import CollectionSummary, collect, collect_recipe
 from qseq.evaluation.evaluate import evaluate
 from qseq.evaluation.intervals import bootstrap_interval, wilson_interval
 from qseq.evaluation.result import EvaluationResult
+from qseq.evaluation.text import evaluate_text
+from qseq.evaluation.text_actors import RecentTurns
+from qseq.evaluation.text_data import collect_text, generate_rows, write_rows
 
 if TYPE_CHECKING:
     from qseq.evaluation.agent import Agent
@@ -38,13 +41,18 @@ __all__ = [
     "MockEnvironment",
     "PolicyActor",
     "RandomActor",
+    "RecentTurns",
     "ScriptedActor",
     "bootstrap_interval",
     "collect",
     "collect_recipe",
+    "collect_text",
     "evaluate",
+    "evaluate_text",
+    "generate_rows",
     "make_actor",
     "wilson_interval",
+    "write_rows",
 ]
 
 
