@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from qseq.episodes.episode import Episode
+from qseq.episodes.image_column import ImageColumn
 from qseq.episodes.returns import returns_to_go
 from qseq.episodes.schema import FieldSpec, StoreSchema
 from qseq.episodes.store import EpisodeStore
@@ -42,7 +43,10 @@ class EpisodeView:
         for store in self.stores[1:]:
             self.schema.require_same(store.schema, f"{store.path} (compared with {self.stores[0].path})")
         # The same maps as plain arrays: the memmap class costs time on every call.
-        self._columns = [{n: np.asarray(c) for n, c in store.columns.items()} for store in self.stores]
+        self._columns = [
+            {n: np.asarray(c) if isinstance(c, np.ndarray) else c for n, c in store.columns.items()}
+            for store in self.stores
+        ]
         counts = [store.num_episodes for store in self.stores]
         self.recordings = np.arange(sum(counts), dtype=np.int64)[
             slice(None) if episodes is None else np.asarray(episodes)
@@ -170,6 +174,6 @@ class EpisodeView:
         return self.take(name, self.store_ids[episodes], rows[:, None])[:, 0]
 
 
-def _take(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _take(column: np.ndarray | ImageColumn, rows: np.ndarray) -> np.ndarray:
     taken: np.ndarray = column.take(rows, axis=0)  # three times as fast as column[rows]
     return taken
