@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qseq.cli._common import add_environment, json_object, natural, percent, positive
+from qseq.cli._common import IMAGES, add_environment, json_object, natural, percent, positive
 from qseq.errors import RequestError
 from qseq.registry import load_policy
 
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--success-return", type=float, metavar="R", help="a return above R is a success, if nothing else says"
     )
+    parser.add_argument("--images", metavar="CODING", help=f"how a new store keeps pictures: {IMAGES}")
     parser.add_argument("--instruction", help="tell a trained policy this, and record it, instead of the environment's")
     parser.add_argument("--out", required=True, type=Path, metavar="STORE", help="the store to add the episodes to")
 
@@ -63,6 +64,7 @@ def collect_one(args: argparse.Namespace) -> CollectionSummary:
         out=args.out,
         num_envs=args.num_envs,
         success_return=args.success_return,
+        images=args.images,
     )
 
 
@@ -101,5 +103,6 @@ def collect_recipe(args: argparse.Namespace) -> list[CollectionSummary]:
         out=args.out,
         num_envs=args.num_envs,
         env_kwargs=kwargs,
+        images=args.images,
     )
     return summaries

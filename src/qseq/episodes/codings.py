@@ -135,8 +135,8 @@ class ImageCoding:
 
 
 def checksum(content: bytes | np.ndarray) -> int:
-    """crc32 of a file."""
-    return zlib.crc32(content)
+    """crc32 of a file, bytes or uint8 [bytes]."""
+    return zlib.crc32(content.data if isinstance(content, np.ndarray) else content)
 
 
 def _require_libraries() -> None:

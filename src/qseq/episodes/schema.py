@@ -233,7 +233,8 @@ def read_schema(folder: Path) -> StoreSchema:
     if body.get("format") != "qseq-episodes" or body.get("version") not in _VERSIONS:
         raise DataError(
             f"{path}: found format {body.get('format')!r} version {body.get('version')!r}, "
-            f"expected 'qseq-episodes' version {FORMAT_VERSION} or {COMPRESSED_VERSION}; a newer qseq may have written it"
+            f"expected 'qseq-episodes' version {FORMAT_VERSION} or {COMPRESSED_VERSION}; a newer qseq may have "
+            "written it"
         )
     fields = {name: FieldSpec(spec["dtype"], tuple(spec["shape"])) for name, spec in body["fields"].items()}
     codings = {name: str(spec["coding"]) for name, spec in body["fields"].items() if "coding" in spec}

@@ -11,8 +11,8 @@ from typing import IO, Any
 import numpy as np
 
 from qseq.episodes import disk
-from qseq.episodes.column_files import ColumnFiles, EncodedRows, open_column_files
 from qseq.episodes.codings import ImageCoding
+from qseq.episodes.column_files import ColumnFiles, EncodedRows, open_column_files
 from qseq.episodes.commit_log import LOG_FILE, encode_record, image_bytes, read_log
 from qseq.episodes.episode import Episode
 from qseq.episodes.schema import COLUMN_FOLDER, SCHEMA_FILE, StoreSchema, read_schema, schema_bytes

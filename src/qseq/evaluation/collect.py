@@ -66,6 +66,7 @@ def collect(
     success_return: float | None = None,
     instruction: str | None = None,
     source: str | None = None,
+    images: str | None = None,
 ) -> CollectionSummary:
     """Have `out` hold exactly `episodes` episodes of this collection, adding those that are missing.
 
@@ -85,6 +86,7 @@ def collect(
         success_return: a return above it is a success, where the environment does not say.
         instruction: told to a trained policy, and recorded, instead of what the environment says.
         source: what the episodes' metadata calls the actor; its own name by default.
+        images: how a new store keeps its pictures, see `StoreWriter`.
 
     Raises:
         RequestError: the environment cannot be made, does not fit the policy or the store; nothing was stepped.
@@ -109,6 +111,7 @@ def collect(
             env_json={"id": env_id, "kwargs": kwargs},
             num_envs=num_envs,
             success_return=success_return,
+            images=images,
         )
     finally:
         for env in environments:
@@ -127,6 +130,7 @@ def collect_episodes(
     env_json: dict[str, Any],
     num_envs: int = 1,
     success_return: float | None = None,
+    images: str | None = None,
 ) -> CollectionSummary:
     """What `collect` does once it is known who acts where.
 
@@ -139,7 +143,7 @@ def collect_episodes(
     """
     started = time.perf_counter()
     identity = base["collection"]
-    with StoreWriter(out, _schema(environments[0], env_json)) as writer:
+    with StoreWriter(out, _schema(environments[0], env_json), images=images) as writer:
         missing = _missing(out, identity, episodes)
         for _ in range(min(num_envs, len(missing)) - 1):
             environments.append(make_another())
@@ -162,6 +166,7 @@ def collect_recipe(
     out: str | Path,
     num_envs: int = 1,
     env_kwargs: Mapping[str, Any] | None = None,
+    images: str | None = None,
 ) -> list[CollectionSummary]:
     """Collect `episodes` episodes as a recipe says, one summary a part.
 
@@ -194,6 +199,7 @@ def collect_recipe(
             policy_kwargs=part.policy_kwargs,
             num_envs=num_envs,
             source=part.name,
+            images=images,
         )
         for number, (part, count) in enumerate(zip(parts, counts, strict=True))
     ]
