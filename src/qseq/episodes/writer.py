@@ -167,6 +167,8 @@ class StoreWriter:
         try:
             with disk.translated_errors(self.path):
                 (self.path / COLUMN_FOLDER).mkdir(exist_ok=True)
+                for leftover in self.path.glob(f".{SCHEMA_FILE}.*"):  # of a writer killed while it wrote the schema
+                    leftover.unlink()
                 self.schema = schema
                 self._open_files({})
                 sync_folder(self.path / COLUMN_FOLDER)
