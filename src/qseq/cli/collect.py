@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--images", metavar="CODING", help=f"how a new store keeps pictures: {IMAGES}")
     parser.add_argument("--instruction", help="tell a trained policy this, and record it, instead of the environment's")
+    parser.add_argument("--workers", type=natural, default=0, metavar="N", help="collect in N processes with Ray")
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="their cluster, such as auto (default: this machine)")
     parser.add_argument("--out", required=True, type=Path, metavar="STORE", help="the store to add the episodes to")
 
 
@@ -65,6 +67,8 @@ def collect_one(args: argparse.Namespace) -> CollectionSummary:
         num_envs=args.num_envs,
         success_return=args.success_return,
         images=args.images,
+        workers=args.workers,
+        ray_address=args.ray_address,
     )
 
 
@@ -89,6 +93,7 @@ def choose_actor(args: argparse.Namespace) -> Actor:
 def collect_recipe(args: argparse.Namespace) -> list[CollectionSummary]:
     others = {"--env": args.env, "--policy": args.policy, "--policy-kwargs": args.policy_kwargs}
     others |= {"--success-return": args.success_return, "--instruction": args.instruction}
+    others |= {"--workers": args.workers or None, "--ray-address": args.ray_address}
     for flag, value in others.items():
         if value is not None:
             raise RequestError(f"{flag}: a recipe says this itself; leave out {flag} or --recipe")
