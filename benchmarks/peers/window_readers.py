@@ -168,6 +168,10 @@ def main() -> None:
     batches = read(request)
     batch = next(batches)  # what is made at the first call, and opening, are not part of the rate
     opening = time.perf_counter() - started
+    if not request["cold"]:  # have the pages of the files mapped before
+        ready = time.perf_counter() + request["seconds"] / 4
+        while time.perf_counter() < ready:
+            batch = next(batches)
     times, worked = [], time.process_time()
     deadline = time.perf_counter() + request["seconds"]
     while time.perf_counter() < deadline or len(times) < 3:
