@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from qseq.cli._common import add_environment, natural, percent, positive
+from qseq.cli._common import IMAGES, add_environment, natural, percent, positive
 
 HELP = "collect and train in turns"
 
@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--success-return", type=float, metavar="R", help="a return above R is a success, if nothing else says"
     )
+    parser.add_argument("--images", metavar="CODING", help=f"how collected pictures are kept: {IMAGES}")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         num_envs=args.num_envs,
         success_return=args.success_return,
+        images=args.images,
     )
     for each in done:
         gathered = "trained on the data given"

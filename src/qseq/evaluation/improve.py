@@ -33,7 +33,7 @@ from qseq.training import latest_checkpoint, read_record
 
 REQUEST = "improve.json"
 COLLECTED = "collected"
-_COLLECTING = ("env", "env_kwargs", "episodes", "data", "seed", "success_return")
+_COLLECTING = ("env", "env_kwargs", "episodes", "data", "seed", "success_return", "images")
 """Keys of the request that say what is collected."""
 
 
@@ -61,6 +61,7 @@ def improve(
     seed: int = 0,
     num_envs: int = 1,
     success_return: float | None = None,
+    images: str | None = None,
 ) -> Iterator[Round]:
     """Do the rounds that are not done yet; yields each when it is, also those that were done before.
 
@@ -75,6 +76,7 @@ def improve(
         out: the folder.
         schedule: of epsilon, or of the noise's scale; by default from 0.25 to 0.001 in 1000 steps.
         exploration: "epsilon", or "gumbel" for noise on the values of a Q-function; see `ExploringActor`.
+        images: how collected pictures are kept, see `StoreWriter`.
         seed: of everything random. With one environment an interrupted call ends in the numbers of one that was not.
 
     Raises:
@@ -105,6 +107,7 @@ def improve(
             "exploration": exploration,
             "seed": seed,
             "success_return": success_return,
+            "images": images,
         },
     )
     sources = [*data, str(folder / COLLECTED)] if data else [str(folder / COLLECTED)]
@@ -120,6 +123,7 @@ def improve(
                 out=folder / COLLECTED,
                 num_envs=num_envs,
                 success_return=success_return,
+                images=images,
                 source=f"round {number}",
             )
         run = _run(folder, number)

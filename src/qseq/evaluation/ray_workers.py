@@ -166,7 +166,8 @@ class RayWorkers:
     def _play(self, indices: list[int]) -> Iterator[EpisodeRecord]:
         ray = self._ray
         remote = ray.remote(num_cpus=1, max_restarts=_RESTARTS, max_task_retries=_RESTARTS)(EpisodeWorker)
-        count = min(self._workers, len(indices))
+        # More than there are cores for would wait for one another.
+        count = max(1, min(self._workers, len(indices), int(ray.cluster_resources().get("CPU", 1))))
         workers = [remote.remote(*self._arguments) for _ in range(count)]
         free, running = list(workers), {}
         waiting = list(reversed(indices))
