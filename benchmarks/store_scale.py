@@ -84,6 +84,7 @@ def main() -> None:
     report = {
         "gigabytes": arguments.gigabytes,
         "cold": arguments.cold,
+        "seconds": arguments.seconds,
         "batch": BATCH,
         "frames_a_window": FRAMES,
         "sides": sizes,
@@ -149,7 +150,8 @@ def measure(contender: Contender, store: EpisodeStore, copy: Path, arguments: ar
             env=environment,
         )
         if done.returncode:
-            return {"not_measured": f"it failed: {done.stderr.strip().splitlines()[-1][:300]}"}
+            told = [line for line in done.stderr.splitlines() if "Error" in line] or [f"status {done.returncode}"]
+            return {"not_measured": f"it failed: {told[-1].strip()[:200]}"}
         measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         size = bytes_on_disk(store.path if contender.reader == "numpy" else copy)
         return {
