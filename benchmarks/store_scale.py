@@ -1,7 +1,7 @@
 """Windows of pictures a second: the store in each coding beside numpy and what others offer, on the same frames.
 
     python benchmarks/store_scale.py                                     warm, 0.1 GB a size: about three minutes
-    python benchmarks/store_scale.py --gigabytes 10 --cold --seconds 30  larger than the cache may keep
+    python benchmarks/store_scale.py --gigabytes 10 --cold --seconds 30  an hour; 22 GB of disk at most
         [--sides 64 224] [--only qseq-raw qseq-jpeg ...] [--out benchmarks/results/store_scale.json]
 
 Batches of 64 random windows of 6 frames. The frames are Meta-World's, rendered once and then moved and recoloured to
@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,23 @@ class Contender:
     python: str = sys.executable
     missing: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What `build` made: several contenders in a row may read the same."""
+
+    build: Callable[[EpisodeStore, Path], dict[str, Any]]
+    folder: Path
+    request: dict[str, Any]
+    seconds: float
+
+    @classmethod
+    def made(cls, build: Callable[[EpisodeStore, Path], dict[str, Any]], store: EpisodeStore, folder: Path) -> Copy:
+        folder.mkdir()
+        started = time.perf_counter()
+        request = build(store, folder)
+        return cls(build, folder, request, time.perf_counter() - started)
 
 
 def main() -> None:
@@ -103,73 +122,77 @@ def measure_side(side: int, folder: Path, arguments: argparse.Namespace) -> dict
     folder.mkdir()
     store = write_frames(side, folder, arguments.gigabytes)
     result: dict[str, Any] = {"episodes": store.num_episodes, "frames": store.num_frames, "contenders": {}}
+    copy: Copy | None = None
     for contender in contenders():
-        if arguments.only is None or contender.name in arguments.only:
-            measured = measure(contender, store, folder / "copy", arguments)
-            result["contenders"][contender.name] = measured
-            print(f"{side} px  {contender.name}: {json.dumps(measured)}", file=sys.stderr, flush=True)
+        if arguments.only is not None and contender.name not in arguments.only:
+            continue
+        if contender.missing:
+            measured: dict[str, Any] = {"not_measured": contender.missing}
+        else:
+            if copy is None or copy.build is not contender.build:
+                shutil.rmtree(folder / "copy", ignore_errors=True)
+                copy = Copy.made(contender.build, store, folder / "copy")
+            measured = measure(contender, store, copy, arguments)
+        result["contenders"][contender.name] = measured
+        print(f"{side} px  {contender.name}: {json.dumps(measured)}", file=sys.stderr, flush=True)
+    shutil.rmtree(folder / "copy", ignore_errors=True)
     summarise(result["contenders"], arguments.cold)
     if not arguments.no_training:
         result["training"] = {images: waiting(store, folder / "training", images) for images in ("raw", "jpeg")}
     return result
 
 
-def measure(contender: Contender, store: EpisodeStore, copy: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    if contender.missing:
-        return {"not_measured": contender.missing}
-    copy.mkdir()
-    try:
-        started = time.perf_counter()
-        request = contender.build(store, copy)
-        writing = time.perf_counter() - started
-        frames = request.pop("num_frames", store.num_frames)
-        if arguments.cold:
-            forget(copy)
-            forget(store.path)
-        request = {
-            "path": str(copy),
-            "frames": FRAMES,
-            "batch": BATCH,
-            "seconds": arguments.seconds,
-            "seed": 0,
-            "threads": 1,
-            "cold": arguments.cold,
-            "shape": list(store.schema.fields[FIELD].shape),
-            **contender.options,
-            **request,
-        }
-        asked = copy.parent / "request.json"
-        asked.write_text(json.dumps(request))
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        if contender.python != sys.executable:
-            environment["PYTHONPATH"] = ""
-        done = subprocess.run(
-            [contender.python, str(READERS), contender.reader, str(asked)],
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
-        if done.returncode:
-            told = [line for line in done.stderr.splitlines() if "Error" in line] or [f"status {done.returncode}"]
-            return {"not_measured": f"it failed: {told[-1].strip()[:200]}"}
-        measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        size = bytes_on_disk(store.path if contender.reader == "numpy" else copy)
-        return {
-            **measured,
-            "mb_on_disk": round(size / 1e6, 2),
-            "bytes_a_frame": round(size / frames),
-            "frames_written_per_second": round(frames / writing) if contender.reader != "numpy" else None,
-            **quality(contender, store, copy),
-        }
-    finally:
-        shutil.rmtree(copy)
+def measure(contender: Contender, store: EpisodeStore, copy: Copy, arguments: argparse.Namespace) -> dict[str, Any]:
+    if arguments.cold:
+        forget(copy.folder)
+        forget(store.path)
+    request = {
+        "path": str(copy.folder),
+        "frames": FRAMES,
+        "batch": BATCH,
+        "seconds": arguments.seconds,
+        "seed": 0,
+        "threads": 1,
+        "cold": arguments.cold,
+        "shape": list(store.schema.fields[FIELD].shape),
+        **contender.options,
+        **copy.request,
+    }
+    asked = copy.folder.parent / "request.json"
+    asked.write_text(json.dumps(request))
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    if contender.python != sys.executable:
+        environment["PYTHONPATH"] = ""
+    done = subprocess.run(
+        [contender.python, str(READERS), contender.reader, str(asked)], capture_output=True, text=True, env=environment
+    )
+    if done.returncode:
+        told = [line for line in done.stderr.splitlines() if "Error" in line] or [f"status {done.returncode}"]
+        return {"not_measured": f"it failed: {told[-1].strip()[:200]}"}
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    size = bytes_on_disk(store.path if contender.reader == "numpy" else copy.folder)
+    frames = copy.request.get("num_frames", store.num_frames)
+    # Those that copy nothing here write their copy themselves, when they are read.
+    written = {"frames_written_per_second": round(frames / copy.seconds)} if copy.seconds > 0.1 else {}
+    psnr_db = (
+        {"psnr_db": copy.request["psnr_db"]} if "psnr_db" in copy.request else quality(contender, store, copy.folder)
+    )
+    return {
+        **measured,
+        "mb_on_disk": round(size / 1e6, 2),
+        "bytes_a_frame": round(size / frames),
+        **written,
+        **psnr_db,
+    }
 
 
 def contenders() -> Iterator[Contender]:
-    yield Contender("numpy-gather", "numpy", lambda store, copy: {"path": str(raw_frames(store))})
-    for images in ("raw", "jpeg", "jpeg:90", "png"):
-        yield Contender(f"qseq-{images}", "qseq", to_store(images))
-    yield Contender("qseq-jpeg, 2 threads", "qseq", to_store("jpeg"), options={"threads": 2})
+    yield Contender("numpy-gather", "numpy", to_nothing)
+    yield Contender("qseq-raw", "qseq", to_store("raw"))
+    yield Contender("qseq-jpeg", "qseq", to_store("jpeg"))
+    yield Contender("qseq-jpeg-2-threads", "qseq", to_store("jpeg"), options={"threads": 2})
+    yield Contender("qseq-jpeg:90", "qseq", to_store("jpeg:90"))
+    yield Contender("qseq-png", "qseq", to_store("png"))
     for backend in ("pyav", "torchcodec"):
         yield elsewhere(
             f"lerobot-{backend}", "lerobot", to_lerobot, "QSEQ_LEROBOT_PYTHON", {"backend": backend, "fps": FPS}
@@ -192,6 +215,11 @@ def elsewhere(
     return Contender(name, reader, build, python or sys.executable, missing, options or {})
 
 
+def to_nothing(store: EpisodeStore, copy: Path) -> dict[str, Any]:
+    return {"path": str(raw_frames(store))}
+
+
+@cache
 def to_store(images: str) -> Callable[[EpisodeStore, Path], dict[str, Any]]:
     def build(store: EpisodeStore, copy: Path) -> dict[str, Any]:
         convert(str(store.path), str(copy / "store"), images=images)
@@ -201,8 +229,9 @@ def to_store(images: str) -> Callable[[EpisodeStore, Path], dict[str, Any]]:
 
 
 def to_lerobot(store: EpisodeStore, copy: Path) -> dict[str, Any]:
-    convert(str(store.path), f"lerobot:{copy / 'data'}", fps=FPS)
-    return {"path": str(copy / "data")}
+    done = convert(str(store.path), f"lerobot:{copy / 'data'}", fps=FPS)
+    told = [float(found[1]) for note in done.notes if (found := re.search(r"PSNR ([\d.]+) dB", note))]
+    return {"path": str(copy / "data"), "psnr_db": min(told, default=None)}
 
 
 def to_minari(store: EpisodeStore, copy: Path) -> dict[str, Any]:
@@ -280,14 +309,10 @@ def changed_episodes(rendered: EpisodeStore, num_bytes: float) -> Iterator[Episo
 
 
 def quality(contender: Contender, store: EpisodeStore, copy: Path) -> dict[str, Any]:
-    """How true the pictures are, on frames of the first episode."""
-    if contender.reader == "qseq":
-        frames = EpisodeStore.open(copy / "store").columns[FIELD][0:50]
-    elif contender.reader == "lerobot":
-        convert(f"lerobot:{copy / 'data'}", str(copy / "back"))
-        frames = EpisodeStore.open(copy / "back").columns[FIELD][0:50]
-    else:
+    """How true the pictures of a store are, on frames of the first episode."""
+    if contender.reader != "qseq":
         return {}
+    frames = EpisodeStore.open(copy / "store").columns[FIELD][0:50]
     found = psnr(np.asarray(frames), np.asarray(store.columns[FIELD][0:50]))
     return {"psnr_db": "exact" if np.isinf(found) else round(found, 1)}
 
