@@ -168,15 +168,15 @@ def measure(contender: Contender, store: EpisodeStore, copy: Copy, arguments: ar
     )
     if done.returncode:
         told = [line for line in done.stderr.splitlines() if "Error" in line] or [f"status {done.returncode}"]
-        return {"not_measured": f"it failed: {told[-1].strip()[:200]}"}
+        plain = re.sub(r"/\S*/", "", told[-1]).strip()  # folders of this machine mean nothing elsewhere
+        return {"not_measured": f"it failed: {plain[:200]}"}
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     size = bytes_on_disk(store.path if contender.reader == "numpy" else copy.folder)
     frames = copy.request.get("num_frames", store.num_frames)
     # Those that copy nothing here write their copy themselves, when they are read.
     written = {"frames_written_per_second": round(frames / copy.seconds)} if copy.seconds > 0.1 else {}
-    psnr_db = (
-        {"psnr_db": copy.request["psnr_db"]} if "psnr_db" in copy.request else quality(contender, store, copy.folder)
-    )
+    told_db = copy.request.get("psnr_db")
+    psnr_db = quality(contender, store, copy.folder) if told_db is None else {"psnr_db": told_db}
     return {
         **measured,
         "mb_on_disk": round(size / 1e6, 2),
