@@ -53,8 +53,9 @@ class ImageColumn:
         self.shape = (len(index), *spec.shape)
         self.ndim = len(self.shape)
         self.coding = coding
-        self._content = content
-        self._index = index
+        # The same maps as plain arrays: the memmap class costs time on every call.
+        self._content = np.asarray(content)
+        self._ends, self._checksums = np.asarray(index)["end"], np.asarray(index)["crc32"]
         self._where = where
         self._channels_first = picture_layout(spec) == "first"
         self._frame_HWC = (*spec.shape[1:], spec.shape[0]) if self._channels_first else spec.shape
@@ -63,7 +64,7 @@ class ImageColumn:
             self.check_row(0)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self._ends)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         taken: np.ndarray = self.take(np.arange(len(self))[rows])
@@ -99,7 +100,7 @@ class ImageColumn:
         """crc32 of the files of consecutive frames, each checked. Raises DataError."""
         for row in range(rows.start, rows.stop):
             self.check_row(row)
-        return checksum(self._content[self._start(rows.start) : int(self._index["end"][rows.stop - 1])])
+        return checksum(self._content[self._start(rows.start) : int(self._ends[rows.stop - 1])])
 
     def _decode(self, rows: np.ndarray, places: np.ndarray, result: np.ndarray) -> None:
         """Frame `rows[place]` into `result[place]`, for each of the places."""
@@ -113,17 +114,17 @@ class ImageColumn:
                 result[place] = pixels_HWC.transpose(2, 0, 1)
 
     def _start(self, row: int) -> int:
-        return int(self._index["end"][row - 1]) if row else 0
+        return int(self._ends[row - 1]) if row else 0
 
     def _file(self, row: int) -> np.ndarray:
-        start, end = self._start(row), int(self._index["end"][row])
+        start, end = self._start(row), int(self._ends[row])
         if not start < end <= len(self._content):
             raise DataError(
                 f"{self._where(row)}: its place in the file was changed: found bytes {start} to {end} of "
                 f"{len(self._content)}"
             )
         content = self._content[start:end]
-        found, expected = checksum(content), int(self._index["crc32"][row])
+        found, expected = checksum(content), int(self._checksums[row])
         if found != expected:
             raise DataError(
                 f"{self._where(row)}: found checksum {found}, expected {expected}: "
