@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from qseq.episodes import EpisodeStore
-from qseq.episodes.formats.lerobot_features import picture_layout
+from qseq.episodes.codings import picture_layout
 from qseq.episodes.formats.video import psnr
 from qseq.evaluation.collect import collect, collect_recipe
 

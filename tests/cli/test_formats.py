@@ -77,7 +77,7 @@ def test_damaged_data_are_named(qseq: Command, tmp_path: Path) -> None:
         (["lerobot:./absent", "t"], "is not a LeRobot data set"),
         (["data", "robomimic:t"], "robomimic data can be read only"),
         (["data", "lerobot:t", "--fps", "0"], "expected a positive number of frames a second"),
-        (["data", "lerobot:t", "--images", "gif"], "invalid choice"),
+        (["data", "lerobot:t", "--images", "gif"], "expected 'video' or 'png'"),
         (["data", "rlds:t"], "expected 'store:DIR'"),
     ],
 )

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from qseq.episodes import EpisodeStore, convert, open_source
-from qseq.episodes.formats.lerobot_features import columns_of, picture_layout
+from qseq.episodes.codings import picture_layout
+from qseq.episodes.formats.lerobot_features import columns_of
 from qseq.episodes.formats.video import psnr
 from qseq.episodes.schema import FieldSpec
 from qseq.episodes.sources import parse_source

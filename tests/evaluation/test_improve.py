@@ -103,3 +103,24 @@ def test_a_killed_call_goes_on_to_the_same_numbers(tmp_path: Path, moment: str) 
     for number in ("round_000", "round_001"):
         expected, found = weights(whole / number), weights(killed / number)
         assert all(np.array_equal(expected[name], found[name]) for name in expected)
+
+
+def test_noise_on_the_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its scale falls over the steps of all rounds, and an interrupted call goes on to the same numbers."""
+    noisy = ["--exploration", "gumbel", "--epsilon-start", "40", "--epsilon-end", "0", "--epsilon-steps", "30"]
+    assert improve(tmp_path / "out", "--rounds", "3", *noisy) == 0
+    assert improve(tmp_path / "still", "--rounds", "3", *noisy[:2], "--epsilon-start", "0", "--epsilon-end", "0") == 0
+    loud, still = (EpisodeStore.open(tmp_path / name / "collected") for name in ("out", "still"))
+    assert [meta["source"] for meta in loud.metadata] == [f"round {number}" for number in (0, 1, 2) for _ in range(4)]
+    # The random round and its training are the same; then the noise tells, until it is spent.
+    assert loud.lengths[:4].tolist() == still.lengths[:4].tolist()
+    first = slice(int(loud.first_steps[4]), int(loud.first_steps[4]) + 8)
+    assert loud.columns["action"][first].tolist() != still.columns["action"][first].tolist()
+    killed = tmp_path / "killed"
+    assert improve(killed, "--rounds", "1", *noisy) == 0
+    assert improve(killed, "--rounds", "3", *noisy) == 0
+    assert same(killed / "collected", tmp_path / "out" / "collected")
+    assert main(["improve", *POLE, "--out", str(tmp_path / "bc"), "--algo", "bc", "--exploration", "gumbel"]) == 2
+    assert "'bc' learns no values" in capsys.readouterr().err
+    assert improve(killed, "--rounds", "3", *noisy[2:]) == 2
+    assert "exploration: found 'epsilon', expected 'gumbel'" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Protocol
 
 from qseq.errors import RequestError
 
+IMAGES = "raw (default), png (exact), jpeg or jpeg:QUALITY (1 to 100)"
 OVERRIDE = re.compile(r"^(?:--)?([A-Za-z_]\w*(?:\.\w+)*=.*)$", re.DOTALL)
 
 

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qseq.cli._common import add_environment, json_object, natural, percent, positive
+from qseq.cli._common import IMAGES, add_environment, json_object, natural, percent, positive
 from qseq.cli._text import collect_games, is_text
 from qseq.errors import RequestError
 from qseq.registry import load_policy
@@ -41,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--success-return", type=float, metavar="R", help="a return above R is a success, if nothing else says"
     )
+    parser.add_argument("--images", metavar="CODING", help=f"how a new store keeps pictures: {IMAGES}")
     parser.add_argument("--instruction", help="tell a trained policy this, and record it, instead of the environment's")
+    parser.add_argument("--workers", type=natural, default=0, metavar="N", help="collect in N processes with Ray")
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="their cluster, such as auto (default: this machine)")
     parser.add_argument(
         "--out",
         required=True,
@@ -76,6 +79,9 @@ def collect_one(args: argparse.Namespace) -> CollectionSummary:
         out=args.out,
         num_envs=args.num_envs,
         success_return=args.success_return,
+        images=args.images,
+        workers=args.workers,
+        ray_address=args.ray_address,
     )
 
 
@@ -100,6 +106,7 @@ def choose_actor(args: argparse.Namespace) -> Actor:
 def collect_recipe(args: argparse.Namespace) -> list[CollectionSummary]:
     others = {"--env": args.env, "--policy": args.policy, "--policy-kwargs": args.policy_kwargs}
     others |= {"--success-return": args.success_return, "--instruction": args.instruction}
+    others |= {"--workers": args.workers or None, "--ray-address": args.ray_address}
     for flag, value in others.items():
         if value is not None:
             raise RequestError(f"{flag}: a recipe says this itself; leave out {flag} or --recipe")
@@ -114,5 +121,6 @@ def collect_recipe(args: argparse.Namespace) -> list[CollectionSummary]:
         out=args.out,
         num_envs=args.num_envs,
         env_kwargs=kwargs,
+        images=args.images,
     )
     return summaries

@@ -5,6 +5,7 @@ qseq convert data/door minari:./shared/door-v0            an episode store into 
 qseq convert lerobot:lerobot/pusht data/pusht             LeRobot, from the hub or a folder, into a store
 qseq convert data/pusht lerobot:./shared/pusht --fps 10   and back, cameras as films (--images png: exact)
 qseq convert robomimic:low_dim_v15.hdf5 data/lift         a robomimic file into a store
+qseq convert data/lift data/small --images jpeg           a store with its pictures compressed
 
 Copies one episode after the other, whatever the size. An interrupted copy into a store or a LeRobot data set goes on
 when the same command is run again.
@@ -13,6 +14,8 @@ when the same command is run again.
 from __future__ import annotations
 
 import argparse
+
+from qseq.cli._common import IMAGES
 
 HELP = "copy a data set into another format"
 
@@ -26,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dest", metavar="DEST", help="store:DIR, minari:... or lerobot:FOLDER; must not exist yet")
     parser.add_argument("--fps", type=float, metavar="N", help="frames a second of a LeRobot DEST")
     parser.add_argument(
-        "--images", choices=("video", "png"), default="video", help="cameras of a LeRobot DEST (default: %(default)s)"
+        "--images", metavar="CODING", help=f"cameras of a store: {IMAGES}; of LeRobot: video (default), png"
     )
 
 

@@ -64,7 +64,8 @@ def print_tables(summary: DataSummary) -> None:
     for column in ("least", "mean", "largest"):
         fields.add_column(column, justify="right")
     for name, spec in summary.fields.items():
-        fields.add_row(name, str(tuple(spec["shape"])), spec["dtype"], *range_texts(summary.ranges.get(name)))
+        kept = f"{spec['dtype']} as {spec['coding']}" if "coding" in spec else spec["dtype"]
+        fields.add_row(name, str(tuple(spec["shape"])), kept, *range_texts(summary.ranges.get(name)))
     console.print(fields)
 
     counts, edges = summary.return_histogram.counts, summary.return_histogram.edges

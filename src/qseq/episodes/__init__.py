@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qseq.episodes.action_space import ActionSpace
 from qseq.episodes.episode import Episode
+from qseq.episodes.recorded import RecordedEpisode
 from qseq.episodes.returns import returns_to_go
 from qseq.episodes.schema import FieldSpec, StoreSchema
 from qseq.episodes.sources import Conversion, convert, open_source, parse_source
@@ -33,6 +34,7 @@ __all__ = [
     "EpisodeView",
     "FieldSpec",
     "FieldStatistics",
+    "RecordedEpisode",
     "ReplayMemoryDataset",
     "StoreSchema",
     "StoreWriter",

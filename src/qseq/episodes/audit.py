@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qseq.episodes.image_column import ImageColumn
 from qseq.episodes.store import EpisodeStore
 
 DROPPED = "dropped_frames"
@@ -33,10 +34,10 @@ def field_ranges(store: EpisodeStore) -> dict[str, FieldRange]:
     """Column name -> range; reads every number, and some pictures."""
     if store.num_steps == 0:
         return {}
-    return {name: _range(np.asarray(column)) for name, column in store.columns.items()}
+    return {name: _range(column) for name, column in store.columns.items()}
 
 
-def _range(column: np.ndarray) -> FieldRange:
+def _range(column: np.ndarray | ImageColumn) -> FieldRange:
     picture = column.dtype == np.uint8 and column.ndim >= 3
     if picture and len(column) > _PICTURES:
         parts = [column[np.linspace(0, len(column) - 1, _PICTURES).astype(np.int64)]]

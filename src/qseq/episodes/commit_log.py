@@ -14,9 +14,12 @@ import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qseq.errors import DataError
+
+if TYPE_CHECKING:
+    from qseq.episodes.schema import StoreSchema
 
 LOG_FILE = "episodes.jsonl"
 _MARK = b',"crc32":'
@@ -65,6 +68,18 @@ def read_log(folder: Path) -> CommitLog:
             raise _damaged(path, number, f"found episode {record['index']}, expected {number}: a line is missing")
         num_steps += record["steps"]
     return CommitLog(records, num_bytes, num_steps)
+
+
+def image_bytes(schema: StoreSchema, records: list[dict[str, Any]]) -> dict[str, int]:
+    """Column of compressed pictures -> its committed bytes.
+
+    Raises:
+        DataError: an episode does not say.
+    """
+    try:
+        return {name: sum(record["bytes"][name] for record in records) for name in schema.codings}
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{LOG_FILE}: an episode does not say how many bytes its pictures take ({error!r})") from error
 
 
 def _checked_body(line: bytes) -> bytes | None:

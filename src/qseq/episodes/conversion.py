@@ -76,10 +76,10 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def copy_episodes(reader: EpisodeReader, content: Path) -> list[str]:
+def copy_episodes(reader: EpisodeReader, content: Path, images: str | None = None) -> list[str]:
     """Write all episodes of `reader` into a store in a staged folder, going on after those that are there.
 
-    Memory holds one group of episodes, whatever the size of the data set.
+    Memory holds one group of episodes, whatever the size of the data set. `images` as for a `StoreWriter`.
 
     Returns:
         What could not be kept, one line each.
@@ -90,7 +90,11 @@ def copy_episodes(reader: EpisodeReader, content: Path) -> list[str]:
     reader.losses = Losses(state.get("losses"))
     counted = int(state.get("episodes", 0))  # the losses of these are known
     store = StoreWriter(
-        content, action_space=reader.action_space, env=reader.env, dimension_names=reader.dimension_names
+        content,
+        action_space=reader.action_space,
+        env=reader.env,
+        dimension_names=reader.dimension_names,
+        images=images,
     )
     with store, Progress(f"reading {reader.name}", reader.num_episodes, unit="episodes", done=counted) as progress:
         for group in grouped(reader.episodes(counted)):

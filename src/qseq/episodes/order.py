@@ -1,4 +1,4 @@
-"""The order in which steps come: a permutation that is computed where it is needed and never stored whole.
+"""A permutation that is computed where it is needed and never stored whole.
 
 A Feistel network over the smallest power of two that holds all steps; positions it sends outside are sent on until they
 land inside (cycle walking; Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). It needs next to

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +14,14 @@ from urllib.parse import quote
 import numpy as np
 
 from qseq.episodes.action_space import ActionSpace
+from qseq.episodes.codings import ImageCoding
 from qseq.episodes.episode import Episode, check_finite
-from qseq.errors import DataError
+from qseq.errors import DataError, RequestError
 
 FORMAT_VERSION = 1
+COMPRESSED_VERSION = 2
+"""Of stores with compressed pictures, which an older qseq would read as raw ones."""
+_VERSIONS = (FORMAT_VERSION, COMPRESSED_VERSION)
 SCHEMA_FILE = "schema.json"
 COLUMN_FOLDER = "columns"
 
@@ -48,6 +52,8 @@ class StoreSchema:
         env: JSON description of the environment, None if unknown. It may differ between episodes that share a schema.
         version: of the store's format.
         dimension_names: field name or "action" -> what its dimensions are called, where the source of the data said.
+        codings: field name -> how its pictures are compressed (see `ImageCoding`); not named are those that are raw.
+            Stores with other codings hold the same fields: `require_same` does not ask for it.
     """
 
     fields: dict[str, FieldSpec]
@@ -55,6 +61,7 @@ class StoreSchema:
     env: dict[str, Any] | None = None
     version: int = field(default=FORMAT_VERSION)
     dimension_names: dict[str, list[str]] = field(default_factory=dict)
+    codings: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         fields = {
@@ -65,6 +72,9 @@ class StoreSchema:
             raise DataError("schema: found no observation field, expected at least one")
         object.__setattr__(self, "fields", fields)
         object.__setattr__(self, "action_space", ActionSpace.from_json(self.action_space).to_json())
+        if self.codings:
+            object.__setattr__(self, "version", COMPRESSED_VERSION)
+            object.__setattr__(self, "codings", {name: str(self.coding(name)) for name in sorted(self.codings)})
 
     @cached_property
     def space(self) -> ActionSpace:
@@ -79,6 +89,35 @@ class StoreSchema:
             "action": FieldSpec(self.space.dtype, self.space.shape),
             "reward": FieldSpec("float32", ()),
         }
+
+    def coding(self, name: str) -> ImageCoding | None:
+        """How the pictures of a column are compressed; None for every other column.
+
+        Raises:
+            DataError: the field cannot be compressed so.
+            RequestError: the library is not installed.
+        """
+        if name not in self.codings:
+            return None
+        coding = ImageCoding.parse(self.codings[name])
+        spec = self.fields.get(name)
+        if coding is None or spec is None or not coding.fits(spec):
+            raise DataError(f"schema: field '{name}': found coding {self.codings[name]!r} of what is no such picture")
+        return coding
+
+    def with_images(self, images: str | None) -> StoreSchema:
+        """The same with all pictures in one coding, see `ImageCoding`; None leaves them as they are.
+
+        Raises:
+            RequestError: it is no coding, or there is no picture that it fits.
+        """
+        if images is None:
+            return self
+        coding = ImageCoding.parse(images)
+        fitting = [name for name, spec in self.fields.items() if coding is not None and coding.fits(spec)]
+        if coding is not None and not fitting:
+            raise RequestError(f"images: found {images!r}, expected 'raw': none of the fields {list(self.fields)} fits")
+        return replace(self, version=FORMAT_VERSION, codings={name: str(coding) for name in fitting})
 
     @classmethod
     def infer(
@@ -97,7 +136,11 @@ class StoreSchema:
         return {
             "format": "qseq-episodes",
             "version": self.version,
-            "fields": {n: {"dtype": s.dtype, "shape": list(s.shape)} for n, s in self.fields.items()},
+            "fields": {
+                name: {"dtype": spec.dtype, "shape": list(spec.shape)}
+                | ({"coding": self.codings[name]} if name in self.codings else {})
+                for name, spec in self.fields.items()
+            },
             "action_space": self.action_space,
             "env": self.env,
             **names,
@@ -155,6 +198,11 @@ def column_path(folder: Path, name: str) -> Path:
     return folder / COLUMN_FOLDER / f"{quote(name, safe='')}.bin"
 
 
+def index_path(folder: Path, name: str) -> Path:
+    """Where the places of a column's pictures lie, if they are compressed."""
+    return column_path(folder, name).with_suffix(".index")
+
+
 def schema_bytes(schema: StoreSchema) -> bytes:
     """schema.json: indented for people, with a checksum over the canonical form."""
     body = schema.to_json()
@@ -182,13 +230,16 @@ def read_schema(folder: Path) -> StoreSchema:
         raise DataError(
             f"{path} is damaged: found checksum {_checksum(body)}, expected {checksum}; restore it from a copy"
         )
-    if body.get("format") != "qseq-episodes" or body.get("version") != FORMAT_VERSION:
+    if body.get("format") != "qseq-episodes" or body.get("version") not in _VERSIONS:
         raise DataError(
             f"{path}: found format {body.get('format')!r} version {body.get('version')!r}, "
-            f"expected 'qseq-episodes' version {FORMAT_VERSION}; a newer qseq may have written it"
+            f"expected 'qseq-episodes' version {FORMAT_VERSION} or {COMPRESSED_VERSION}; a newer qseq may have "
+            "written it"
         )
     fields = {name: FieldSpec(spec["dtype"], tuple(spec["shape"])) for name, spec in body["fields"].items()}
-    return StoreSchema(fields, body["action_space"], body["env"], body["version"], body.get("dimension_names", {}))
+    codings = {name: str(spec["coding"]) for name, spec in body["fields"].items() if "coding" in spec}
+    names = body.get("dimension_names", {})
+    return StoreSchema(fields, body["action_space"], body["env"], body["version"], names, codings)
 
 
 def _checksum(body: dict[str, Any]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qseq.episodes import disk
+from qseq.episodes.codings import ImageCoding
 from qseq.episodes.conversion import copy_episodes, staged
 from qseq.episodes.formats.base import EpisodeReader
 from qseq.episodes.formats.minari import MinariReader, minari_root
@@ -103,14 +104,16 @@ def open_source(text: str, *, cache: Path | None = None) -> EpisodeStore:
     return EpisodeStore.open(store)
 
 
-def convert(source: str, destination: str, *, fps: float | None = None, images: str = "video") -> Conversion:
+def convert(source: str, destination: str, *, fps: float | None = None, images: str | None = None) -> Conversion:
     """Copy a data set into another format.
 
     The destination must not exist; it is there in full afterwards or not at all. An interrupted copy into a store or a
     LeRobot data set goes on when it is asked for again.
 
     Args:
-        fps, images: of a LeRobot data set, see `write_lerobot`.
+        fps: of a LeRobot data set, see `write_lerobot`.
+        images: how cameras are kept. In a LeRobot data set "video" (by default) or "png"; in a store "raw" (by
+            default), "png", "jpeg" or "jpeg:QUALITY".
 
     Raises:
         RequestError: unknown kinds, the destination exists, or the source does not.
@@ -121,12 +124,18 @@ def convert(source: str, destination: str, *, fps: float | None = None, images: 
         raise RequestError(f"convert: {destination!r}: {write.kind} data can be read only; expected one of {_WRITABLE}")
     if write.kind != "lerobot" and fps is not None:
         raise RequestError("convert: --fps is for LeRobot data sets only")
+    if write.kind == "minari" and images is not None:
+        raise RequestError("convert: --images is for stores and LeRobot data sets only")
     if write.kind == "store":
+        if images is not None:
+            ImageCoding.parse(images)
         path = _local(read)
         reader = _reader(read, path)
-        with staged(write.path, _identity(read.kind, path)) as content:
-            notes = copy_episodes(reader, content)
+        with staged(write.path, {**_identity(read.kind, path), "images": images}) as content:
+            notes = copy_episodes(reader, content, images)
         written = EpisodeStore.open(write.path)
+        if read.kind == "store":
+            notes += [f"pictures were compressed a second time: {name}" for name in _compressed_twice(path, written)]
         return Conversion(written.num_episodes, written.num_steps, notes)
     if write.kind == read.kind:
         raise RequestError(f"convert: both {source!r} and {destination!r} are {write.kind} data sets; copy the folder")
@@ -136,10 +145,20 @@ def convert(source: str, destination: str, *, fps: float | None = None, images: 
     else:
         from qseq.episodes.formats.lerobot_writer import write_lerobot
 
+        images = images or "video"
+        if images not in ("video", "png"):
+            raise RequestError(f"convert: --images: found {images!r}, expected 'video' or 'png' of a LeRobot data set")
         identity = {**_identity("store", store.path), "fps": fps, "images": images}
         with staged(write.path, identity) as content:
             notes = write_lerobot(store, content, fps=fps, images=images)
     return Conversion(store.num_episodes, store.num_steps, notes)
+
+
+def _compressed_twice(source: Path, written: EpisodeStore) -> list[str]:
+    """Fields that were JPEG and are again."""
+    codings = EpisodeStore.open(source).schema.codings
+    again = written.schema.codings.items()
+    return [name for name, coding in again if coding.startswith("jpeg") and codings.get(name, "").startswith("jpeg")]
 
 
 def _reader(source: Source, path: Path) -> EpisodeReader:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qseq.episodes.commit_log import read_log
+from qseq.episodes.commit_log import image_bytes, read_log
 from qseq.episodes.episode import Episode
+from qseq.episodes.image_column import INDEX_ENTRY, ImageColumn
 from qseq.episodes.returns import returns_to_go
-from qseq.episodes.schema import StoreSchema, column_path, read_schema
+from qseq.episodes.schema import StoreSchema, column_path, index_path, read_schema
 from qseq.errors import DataError
 
 
@@ -22,8 +24,8 @@ class EpisodeStore:
     Attributes:
         path: the folder.
         schema: fields, action space, environment.
-        columns: name -> memory map [rows, *shape]; observation fields have T+1 rows an episode,
-            "action" and "reward" T rows.
+        columns: name -> memory map [rows, *shape], or an `ImageColumn` of that shape where pictures are compressed;
+            observation fields have T+1 rows an episode, "action" and "reward" T rows.
         lengths: int64 [episodes], T of each.
         first_steps, first_frames: int64 [episodes], row of the first action and of the first observation.
         terminated, truncated: bool [episodes].
@@ -47,7 +49,10 @@ class EpisodeStore:
         self.instructions = list(ids)
         self.metadata: list[dict[str, Any]] = [r["metadata"] for r in records]
         self.checksums: list[dict[str, int]] = [r["columns"] for r in records]
-        self.columns = {name: self._map(name) for name in schema.columns}
+        sizes = image_bytes(schema, records)
+        self.columns: dict[str, np.ndarray | ImageColumn] = {
+            name: self._compressed(name, sizes[name]) if name in sizes else self._map(name) for name in schema.columns
+        }
 
     @classmethod
     def open(cls, path: str | Path) -> EpisodeStore:
@@ -124,15 +129,39 @@ class EpisodeStore:
         for index in range(self.num_episodes):
             verify_episode(self, index, self.checksums[index])
 
+    def place(self, name: str, row: int) -> str:
+        """How messages name a row of a column."""
+        if name in self.schema.fields:
+            episode = int(np.searchsorted(self.first_frames, row, side="right")) - 1
+            step = row - int(self.first_frames[episode])
+        else:
+            episode = int(np.searchsorted(self.first_steps, row, side="right")) - 1
+            step = row - int(self.first_steps[episode])
+        return f"{self.path}, episode {episode}: field '{name}', step {step}"
+
     def _map(self, name: str) -> np.ndarray:
         spec = self.schema.columns[name]
-        shape = (self.num_rows(name), *spec.shape)
-        path = column_path(self.path, name)
-        expected = self.num_rows(name) * spec.row_bytes
+        rows = self.num_rows(name)
+        content = self._bytes(column_path(self.path, name), rows * spec.row_bytes, f"{rows} rows of '{name}'")
+        return content.view(spec.storage_dtype).reshape(rows, *spec.shape)
+
+    def _compressed(self, name: str, num_bytes: int) -> ImageColumn:
+        rows, coding = self.num_rows(name), self.schema.coding(name)
+        assert coding is not None
+        entries = self._bytes(
+            index_path(self.path, name), rows * INDEX_ENTRY.itemsize, f"the places of {rows} frames of '{name}'"
+        )
+        content = self._bytes(column_path(self.path, name), num_bytes, f"{rows} frames of '{name}'")
+        return ImageColumn(
+            content, entries.view(INDEX_ENTRY), self.schema.columns[name], coding, partial(self.place, name)
+        )
+
+    def _bytes(self, path: Path, expected: int, what: str) -> np.ndarray:
+        """The first `expected` bytes of a file, memory-mapped."""
         found = path.stat().st_size if path.is_file() else -1
         if found < expected:
-            what = "no such file" if found < 0 else f"{found} bytes"
-            raise DataError(f"{path} is damaged: found {what}, expected {expected} bytes ({shape[0]} rows of '{name}')")
+            there = "no such file" if found < 0 else f"{found} bytes"
+            raise DataError(f"{path} is damaged: found {there}, expected {expected} bytes ({what})")
         if expected == 0:
-            return np.empty(shape, spec.storage_dtype)
-        return np.memmap(path, dtype=spec.storage_dtype, mode="r", shape=shape)
+            return np.empty(0, np.uint8)
+        return np.memmap(path, dtype=np.uint8, mode="r", shape=(expected,))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qseq.episodes.episode import check_finite
+from qseq.episodes.image_column import ImageColumn
 from qseq.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,16 +23,23 @@ def verify_episode(store: EpisodeStore, index: int, checksums: dict[str, int]) -
     """
     where = f"{store.path}, episode {index}"
     for name in store.columns:
-        values = np.ascontiguousarray(store.columns[name][store.rows(name, index)])
+        column = store.columns[name]
+        if isinstance(column, ImageColumn):
+            _require(column.checksum(store.rows(name, index)), checksums[name], where, name)
+            continue
+        values = np.ascontiguousarray(column[store.rows(name, index)])
         # The value says more than the checksum does, so it is looked at first.
         check_finite(where, name, values)
         if name == "action":
             store.schema.space.check(where, values)
-        found = zlib.crc32(values.data) if values.size else 0
-        if found != checksums[name]:
-            raise DataError(
-                f"{where}: field '{name}': found checksum {found}, expected {checksums[name]}: "
-                "its bytes were changed after they were written"
-            )
+        _require(zlib.crc32(values.data) if values.size else 0, checksums[name], where, name)
     if store.terminated[index] and store.truncated[index]:
         raise DataError(f"{where}: found both terminated and truncated, expected at most one of them")
+
+
+def _require(found: int, expected: int, where: str, name: str) -> None:
+    if found != expected:
+        raise DataError(
+            f"{where}: field '{name}': found checksum {found}, expected {expected}: "
+            "its bytes were changed after they were written"
+        )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from qseq.episodes.episode import Episode
+from qseq.episodes.image_column import ImageColumn
+from qseq.episodes.labels import Labels, relabelled_rewards
+from qseq.episodes.recorded import RecordedEpisode
 from qseq.episodes.returns import returns_to_go
 from qseq.episodes.schema import FieldSpec, StoreSchema
 from qseq.episodes.store import EpisodeStore
-from qseq.errors import DataError
+from qseq.errors import DataError, RequestError
 
 
 class EpisodeView:
@@ -20,6 +24,8 @@ class EpisodeView:
     Args:
         stores: a store or several; episodes are counted through them in order.
         episodes: indices or a boolean mask over all their episodes; None takes all.
+        labels: said of the episodes in place of what the stores say; see `relabel`.
+        weights: of each store: how often its steps are drawn compared with those of the others; see `weighted`.
 
     Attributes (one entry an episode of the view):
         lengths: int64, steps.
@@ -33,7 +39,12 @@ class EpisodeView:
     """
 
     def __init__(
-        self, stores: EpisodeStore | Sequence[EpisodeStore], episodes: np.ndarray | Sequence[int] | None = None
+        self,
+        stores: EpisodeStore | Sequence[EpisodeStore],
+        episodes: np.ndarray | Sequence[int] | None = None,
+        *,
+        labels: Labels | None = None,
+        weights: tuple[float, ...] | None = None,
     ) -> None:
         self.stores = [stores] if isinstance(stores, EpisodeStore) else list(stores)
         if not self.stores:
@@ -41,8 +52,14 @@ class EpisodeView:
         self.schema: StoreSchema = self.stores[0].schema
         for store in self.stores[1:]:
             self.schema.require_same(store.schema, f"{store.path} (compared with {self.stores[0].path})")
+        self.labels = labels or Labels.of(self.stores)
+        self.weights = weights
         # The same maps as plain arrays: the memmap class costs time on every call.
-        self._columns = [{n: np.asarray(c) for n, c in store.columns.items()} for store in self.stores]
+        self._columns = [
+            {n: np.asarray(c) if isinstance(c, np.ndarray) else c for n, c in store.columns.items()}
+            | {"reward": rewards}
+            for store, rewards in zip(self.stores, self.labels.rewards, strict=True)
+        ]
         counts = [store.num_episodes for store in self.stores]
         self.recordings = np.arange(sum(counts), dtype=np.int64)[
             slice(None) if episodes is None else np.asarray(episodes)
@@ -57,16 +74,9 @@ class EpisodeView:
         self.first_frames = self._merge([store.first_frames for store in self.stores])
         self.terminated = self._merge([store.terminated for store in self.stores])
         self.truncated = self._merge([store.truncated for store in self.stores])
-        self.success = self._merge([store.success for store in self.stores])
-        ids: dict[str, int] = {}
-        merged = [
-            np.array([ids.setdefault(text, len(ids)) for text in store.instructions], dtype=np.int64)[
-                store.instruction_ids
-            ]
-            for store in self.stores
-        ]
-        self.instruction_ids = self._merge(merged)
-        self.instructions = list(ids)
+        self.success = self.labels.success[self.recordings]
+        self.instruction_ids = self.labels.instruction_ids[self.recordings]
+        self.instructions = self.labels.instructions
 
     def _merge(self, parts: list[np.ndarray]) -> np.ndarray:
         return np.concatenate(parts)[self.recordings]
@@ -97,7 +107,8 @@ class EpisodeView:
 
     def select(self, episodes: np.ndarray | Sequence[int]) -> EpisodeView:
         """A view of some of these episodes: indices or a boolean mask over this view."""
-        return EpisodeView(self.stores, self.recordings[np.asarray(episodes)])
+        recordings = self.recordings[np.asarray(episodes)]
+        return EpisodeView(self.stores, recordings, labels=self.labels, weights=self.weights)
 
     def successes(self) -> EpisodeView:
         """Only the episodes known to be successful.
@@ -107,11 +118,85 @@ class EpisodeView:
         """
         return self.select(self.success == 1)
 
+    def where(self, predicate: Callable[[RecordedEpisode], bool]) -> EpisodeView:
+        """Only the episodes of which `predicate` is true.
+
+        Raises:
+            DataError: there are none.
+        """
+        return self.select(np.array([bool(predicate(episode)) for episode in self.recorded()], dtype=bool))
+
+    def relabel(
+        self,
+        *,
+        rewards: Callable[[RecordedEpisode], np.ndarray] | None = None,
+        success: Callable[[RecordedEpisode], bool | None] | None = None,
+        instruction: Callable[[RecordedEpisode], str] | None = None,
+    ) -> EpisodeView:
+        """The same episodes with other rewards [T], then success, then instruction, each told by a function.
+
+        A function sees what those before it changed. Nothing is written, and an observation is read only if a function
+        asks for it.
+
+        Raises:
+            DataError, RequestError: a function gave something else.
+        """
+        view = self
+        if rewards is not None:
+            columns = relabelled_rewards(view.recorded(), view.labels.rewards, rewards)
+            view = view._labelled(view.labels.with_rewards(columns))
+        if success is not None:
+            view = view._labelled(view.labels.with_success(view.recordings, map(success, view.recorded())))
+        if instruction is not None:
+            told = map(instruction, view.recorded())
+            view = view._labelled(view.labels.with_instructions(view.recordings, told))
+        return view
+
+    def weighted(self, weights: Sequence[float]) -> EpisodeView:
+        """The same episodes, the steps of store k drawn in proportion to `weights[k]`; 0 leaves a store out.
+
+        Without weights every step comes as often as every other. Only the order of steps changes (`MixedSteps`):
+        statistics are those of all episodes.
+
+        Raises:
+            RequestError: not one finite number of at least 0 a store, or none above 0.
+            DataError: a store that is to be drawn from has no episode in the view.
+        """
+        if len(weights) != len(self.stores) or not np.isfinite(weights).all() or min(weights) < 0 or max(weights) == 0:
+            raise RequestError(
+                f"weights: found {list(weights)}, expected {len(self.stores)} numbers of at least 0, one a data set"
+            )
+        view = self.select(np.array(weights)[self.store_ids] > 0)
+        for index, weight in enumerate(weights):
+            if weight > 0 and not (view.store_ids == index).any():
+                raise DataError(
+                    f"{self.stores[index].path}: found 0 episodes chosen, expected some: its weight is {weight}"
+                )
+        return EpisodeView(view.stores, view.recordings, labels=view.labels, weights=tuple(map(float, weights)))
+
+    def recorded(self) -> Iterator[RecordedEpisode]:
+        """Each episode, to look at."""
+        for index in range(self.num_episodes):
+            yield RecordedEpisode(self, index)
+
+    def place(self, index: int) -> tuple[EpisodeStore, int]:
+        """The store of an episode of the view, and its number there."""
+        store = int(self.store_ids[index])
+        return self.stores[store], int(self.recordings[index] - self._episodes_before[store])
+
     def episode(self, index: int) -> Episode:
         """Episode `index` of the view, copied into memory."""
-        source = self.recordings[index]
-        store = int(self.store_ids[index])
-        return self.stores[store].episode(int(source - self._episodes_before[store]))
+        store, number = self.place(index)
+        recorded = RecordedEpisode(self, index % self.num_episodes)
+        return replace(
+            store.episode(number),
+            rewards=recorded.rewards,
+            success=recorded.success,
+            instruction=recorded.instruction,
+        )
+
+    def _labelled(self, labels: Labels) -> EpisodeView:
+        return EpisodeView(self.stores, self.recordings, labels=labels, weights=self.weights)
 
     def take(self, name: str, store_ids: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Rows of a column in a fresh array.
@@ -170,6 +255,6 @@ class EpisodeView:
         return self.take(name, self.store_ids[episodes], rows[:, None])[:, 0]
 
 
-def _take(column: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _take(column: np.ndarray | ImageColumn, rows: np.ndarray) -> np.ndarray:
     taken: np.ndarray = column.take(rows, axis=0)  # three times as fast as column[rows]
     return taken

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qseq.episodes.order import Permutation
+from qseq.episodes.step_order import MixedSteps, ShuffledSteps, StepOrder, StepsInOrder
 from qseq.episodes.view import EpisodeView
 from qseq.episodes.window_spec import WindowSpec
 from qseq.errors import RequestError
@@ -82,7 +82,7 @@ class _Places:
 
 
 class Windows:
-    """An endless, seeded stream of window batches; every step comes once an epoch.
+    """An endless, seeded stream of window batches; every step comes once an epoch, unless the view has weights.
 
     Which step comes at which position is a pure function of (seed, epoch, position), so a run resumes by counting and
     processes need not talk to each other. A batch may hold the end of one epoch and the start of the next.
@@ -145,8 +145,16 @@ class Windows:
         self._step_mask_LN = ahead < left_L1
         self._bootstrap_steps_LM = np.minimum(horizons, left_L1)
         self._at_end_LM = horizons >= left_L1
-        self._order: tuple[int, Permutation] | None = None
+        self._order = self._step_order()
         self._block: tuple[int, _Places] | None = None
+
+    def _step_order(self) -> StepOrder:
+        view = self.view
+        if not self.shuffle:
+            return StepsInOrder(view.num_steps)
+        if view.weights is not None:
+            return MixedSteps(view.lengths, view.store_ids, view.weights, self.seed)
+        return ShuffledSteps(view.num_steps, self.seed)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -195,22 +203,9 @@ class Windows:
 
     def _locate(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Episodes and steps at consecutive positions, int64 [positions] each."""
-        epochs, within = np.divmod(positions, self.steps_per_epoch)
-        places = self._shuffled(epochs, within) if self.shuffle else within
+        places = self._order(positions)
         episodes = self._episode_of_step.take(places).astype(np.int64)
         return episodes, places - self._starts[episodes]
-
-    def _shuffled(self, epochs: np.ndarray, within: np.ndarray) -> np.ndarray:
-        """Where the epochs' permutations send positions, int64 [positions]."""
-        first, last = int(epochs[0]), int(epochs[-1])
-        if first == last:
-            return self._permutation(first)(within)
-        return np.concatenate([self._permutation(epoch)(within[epochs == epoch]) for epoch in range(first, last + 1)])
-
-    def _permutation(self, epoch: int) -> Permutation:
-        if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, Permutation(self.steps_per_epoch, self.seed, epoch))
-        return self._order[1]
 
     def _places(self, episodes: np.ndarray, steps: np.ndarray) -> _Places:
         view = self.view

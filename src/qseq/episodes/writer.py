@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,10 +11,12 @@ from typing import IO, Any
 import numpy as np
 
 from qseq.episodes import disk
-from qseq.episodes.commit_log import LOG_FILE, encode_record, read_log
+from qseq.episodes.codings import ImageCoding
+from qseq.episodes.column_files import ColumnFiles, EncodedRows, open_column_files
+from qseq.episodes.commit_log import LOG_FILE, encode_record, image_bytes, read_log
 from qseq.episodes.episode import Episode
-from qseq.episodes.schema import COLUMN_FOLDER, SCHEMA_FILE, StoreSchema, column_path, read_schema, schema_bytes
-from qseq.errors import DataError, RequestError
+from qseq.episodes.schema import COLUMN_FOLDER, SCHEMA_FILE, StoreSchema, read_schema, schema_bytes
+from qseq.errors import RequestError
 from qseq.files import sync_folder, write_atomic
 
 LOCK_FILE = "lock"
@@ -35,6 +36,8 @@ class StoreWriter:
         append: False refuses a store that exists. Nothing is ever overwritten.
         action_space: JSON form; enough to create a store, whose fields are then those of the first episode.
         env, dimension_names: of the schema, for a store created from `action_space`.
+        images: "raw", "png", "jpeg" or "jpeg:QUALITY": how a new store keeps its pictures (see `ImageCoding`); a store
+            that exists keeps them as it does, and refuses anything else. Raw by default.
 
     Raises:
         DataError: the store exists with another schema or was damaged.
@@ -50,6 +53,7 @@ class StoreWriter:
         action_space: Mapping[str, Any] | None = None,
         env: dict[str, Any] | None = None,
         dimension_names: Mapping[str, list[str]] | None = None,
+        images: str | None = None,
     ) -> None:
         self.path = Path(path)
         self.schema: StoreSchema | None = None
@@ -58,8 +62,12 @@ class StoreWriter:
         self._action_space = dict(action_space) if action_space is not None else None
         self._env = env
         self._dimension_names = dict(dimension_names or {})
-        self._files: dict[str, IO[bytes]] = {}
+        self._images = images
+        self._columns: dict[str, ColumnFiles] = {}
+        self._log: IO[bytes] | None = None
         self._log_bytes = 0
+        if images is not None:
+            ImageCoding.parse(images)
         exists = (self.path / SCHEMA_FILE).is_file()
         if exists and not append:
             raise RequestError(f"{self.path} exists already; choose another path, or append to it")
@@ -74,7 +82,7 @@ class StoreWriter:
             if (self.path / SCHEMA_FILE).is_file():
                 self._open(schema)
             elif schema is not None:
-                self._create(schema)
+                self._create(schema.with_images(images))
         except BaseException:
             self.close()
             raise
@@ -116,25 +124,29 @@ class StoreWriter:
         if self._lock.closed:
             raise RequestError(f"{self.path}: this writer was closed; open another one to append")
         prepared = [self._prepare(self.num_episodes + i, episode) for i, episode in enumerate(episodes)]
-        if not self._files:
+        if self._log is None:
             assert self.schema is not None
             self._create(self.schema)
+        assert self._log is not None
+        encoded = [{name: self._columns[name].encode(rows) for name, rows in columns.items()} for columns in prepared]
         steps = self.num_steps
         lines = []
         try:
             with disk.translated_errors(self.path):
-                for i, (episode, columns) in enumerate(zip(episodes, prepared, strict=True)):
-                    for name, values in columns.items():
-                        disk.write(self._files[name], _buffer(values))
+                for i, (episode, columns) in enumerate(zip(episodes, encoded, strict=True)):
+                    for name, rows in columns.items():
+                        self._columns[name].append(rows)
                     lines.append(encode_record(_record(self.num_episodes + i, steps, episode, columns)))
                     steps += episode.num_steps
-                for name in prepared[0]:
-                    disk.synchronise(self._files[name])
-                disk.write(self._files[LOG_FILE], b"".join(lines))
-                disk.synchronise(self._files[LOG_FILE])
+                for files in self._columns.values():
+                    files.synchronise()
+                disk.write(self._log, b"".join(lines))
+                disk.synchronise(self._log)
         except BaseException:
             self._cut_back()
             raise
+        for files in self._columns.values():
+            files.commit()
         self.num_episodes += len(episodes)
         self.num_steps = steps
         self._log_bytes += sum(map(len, lines))
@@ -145,6 +157,7 @@ class StoreWriter:
         if self.schema is None:
             assert self._action_space is not None
             schema = StoreSchema.infer(episode, self._action_space, self._env, self._dimension_names)
+            schema = schema.with_images(self._images)
             columns = schema.conform(episode, where)
             self.schema = schema  # only once its first episode fits it
             return columns
@@ -154,8 +167,10 @@ class StoreWriter:
         try:
             with disk.translated_errors(self.path):
                 (self.path / COLUMN_FOLDER).mkdir(exist_ok=True)
+                for leftover in self.path.glob(f".{SCHEMA_FILE}.*"):  # of a writer killed while it wrote the schema
+                    leftover.unlink()
                 self.schema = schema
-                self._open_files()
+                self._open_files({})
                 sync_folder(self.path / COLUMN_FOLDER)
                 # The schema comes last: a folder that has one is a whole store.
                 write_atomic(self.path / SCHEMA_FILE, schema_bytes(schema))
@@ -170,42 +185,39 @@ class StoreWriter:
             self.schema.require_same(schema, str(self.path))
         elif self._action_space is not None:
             self.schema.require_same(StoreSchema(self.schema.fields, self._action_space), str(self.path))
+        if self._images is not None and (asked := self.schema.with_images(self._images)).codings != self.schema.codings:
+            raise RequestError(
+                f"{self.path}: images: found {self._images!r}, expected what the store has: "
+                f"{self.schema.codings or 'raw'} (asked for: {asked.codings or 'raw'})"
+            )
         log = read_log(self.path)
         self.num_episodes, self.num_steps, self._log_bytes = len(log.records), log.num_steps, log.num_bytes
-        for name in self.schema.columns:
-            path = column_path(self.path, name)
-            found = path.stat().st_size if path.is_file() else -1
-            if found < self._committed_bytes(name):
-                what = "no such file" if found < 0 else f"{found} bytes"
-                raise DataError(f"{path} is damaged: found {what}, expected {self._committed_bytes(name)} bytes")
         with disk.translated_errors(self.path):
-            self._open_files()
+            self._open_files(image_bytes(self.schema, log.records))
             self._cut_back()
 
-    def _open_files(self) -> None:
+    def _open_files(self, num_bytes: dict[str, int]) -> None:
         assert self.schema is not None
-        for name in self.schema.columns:
-            self._files[name] = column_path(self.path, name).open("ab", buffering=0)
-        self._files[LOG_FILE] = (self.path / LOG_FILE).open("ab", buffering=0)
+        self._columns = open_column_files(
+            self.path, self.schema, num_episodes=self.num_episodes, num_steps=self.num_steps, image_bytes=num_bytes
+        )
+        self._log = (self.path / LOG_FILE).open("ab", buffering=0)
 
     def _close_files(self) -> None:
-        for file in self._files.values():
-            file.close()
-        self._files = {}
-
-    def _committed_bytes(self, name: str) -> int:
-        assert self.schema is not None
-        frames = self.num_steps + self.num_episodes
-        rows = frames if name in self.schema.fields else self.num_steps
-        return rows * self.schema.columns[name].row_bytes
+        for files in self._columns.values():
+            files.close()
+        self._columns = {}
+        if self._log is not None:
+            self._log.close()
+        self._log = None
 
     def _cut_back(self) -> None:
         """Cut every file back to what is committed, the log first: it must never name rows that are gone."""
+        assert self._log is not None
         with contextlib.suppress(FileNotFoundError):
-            self._files[LOG_FILE].truncate(self._log_bytes)
-            for name, file in self._files.items():
-                if name != LOG_FILE:
-                    file.truncate(self._committed_bytes(name))
+            self._log.truncate(self._log_bytes)
+            for files in self._columns.values():
+                files.cut_back()
 
 
 def grouped(episodes: Iterable[Episode]) -> Iterator[list[Episode]]:
@@ -222,11 +234,8 @@ def grouped(episodes: Iterable[Episode]) -> Iterator[list[Episode]]:
         yield group
 
 
-def _buffer(values: np.ndarray) -> memoryview:
-    return memoryview(values.reshape(-1).view(np.uint8).data) if values.size else memoryview(b"")
-
-
-def _record(index: int, first_step: int, episode: Episode, columns: dict[str, np.ndarray]) -> dict[str, Any]:
+def _record(index: int, first_step: int, episode: Episode, columns: dict[str, EncodedRows]) -> dict[str, Any]:
+    compressed = {name: rows.content.nbytes for name, rows in columns.items() if rows.index is not None}
     return {
         "index": index,
         "first_step": first_step,
@@ -236,7 +245,8 @@ def _record(index: int, first_step: int, episode: Episode, columns: dict[str, np
         "success": -1 if episode.success is None else int(episode.success),
         "instruction": episode.instruction,
         "metadata": dict(episode.metadata),
-        "columns": {name: zlib.crc32(_buffer(values)) for name, values in columns.items()},
+        "columns": {name: rows.checksum for name, rows in columns.items()},
+        **({"bytes": compressed} if compressed else {}),
     }
 
 

@@ -87,11 +87,11 @@ class ScriptedActor(Actor):
     def __init__(self, name: str, kwargs: Mapping[str, Any] | None = None) -> None:
         self._factory = load_scripted(name)
         self.name = "scripted:" + name.removeprefix("scripted:")
-        self._kwargs = dict(kwargs or {})
+        self.kwargs = dict(kwargs or {})
         self._policies: dict[int, ScriptedPolicy] = {}
 
     def fingerprint(self) -> str:
-        return f"{self.name} {json.dumps(self._kwargs, sort_keys=True)}"
+        return f"{self.name} {json.dumps(self.kwargs, sort_keys=True)}"
 
     def prepare(self, env: DictObservation) -> None:
         policy = self._make(env, np.random.default_rng(0))
@@ -112,10 +112,10 @@ class ScriptedActor(Actor):
 
     def _make(self, env: DictObservation, rng: np.random.Generator) -> ScriptedPolicy:
         try:
-            return self._factory(env, rng, **self._kwargs)
+            return self._factory(env, rng, **self.kwargs)
         except TypeError as error:
             raise RequestError(
-                f"{self.name} refuses its arguments {self._kwargs}: {error}; see its signature"
+                f"{self.name} refuses its arguments {self.kwargs}: {error}; see its signature"
             ) from error
 
 
@@ -132,31 +132,31 @@ class PolicyActor(Actor):
     def __init__(
         self, policy: Policy, *, name: str = "policy", instruction: str | None = None, reseed: bool = False
     ) -> None:
-        self._policy = policy
+        self.policy = policy
         self.name = name
         self.instruction = instruction
         self._reseed = reseed
 
     def fingerprint(self) -> str:
-        return f"{self.name} {json.dumps(self._policy.describe(), sort_keys=True, default=str)} {self.instruction!r}"
+        return f"{self.name} {json.dumps(self.policy.describe(), sort_keys=True, default=str)} {self.instruction!r}"
 
     def prepare(self, env: DictObservation) -> None:
-        require_compatible(self._policy, env)
+        require_compatible(self.policy, env)
 
     def start(self, slot: int, env: DictObservation, seed: int, index: int) -> None:
-        self._policy.reset([slot])
+        self.policy.reset([slot])
         if self._reseed:
-            self._policy.seed(policy_seed(seed, index))
+            self.policy.seed(policy_seed(seed, index))
 
     def act(self, slots: Sequence[int], observations: Sequence[Observation], instructions: Sequence[str]) -> list[Any]:
         batch = {
             field: np.stack([observation[field] for observation in observations])
-            for field in self._policy.observation_fields
+            for field in self.policy.observation_fields
         }
-        texts = list(instructions) if self._policy.takes_instructions else None
+        texts = list(instructions) if self.policy.takes_instructions else None
         if self.instruction is not None:
             texts = [self.instruction] * len(slots)
-        return list(np.asarray(self._policy.act(batch, texts, environment_ids=list(slots))))
+        return list(np.asarray(self.policy.act(batch, texts, environment_ids=list(slots))))
 
 
 def make_actor(policy: str, kwargs: Mapping[str, Any] | None = None) -> Actor:

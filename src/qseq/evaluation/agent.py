@@ -43,6 +43,7 @@ class Agent:
         success_return: a return above it is a success, where the environment does not say.
         instruction: told to the model, and recorded, instead of what the environment says.
         seed: of everything random here; a Gymnasium environment is seeded with it, too.
+        images: how a new replay folder keeps its pictures, see `StoreWriter`.
 
     Raises:
         RequestError: a number is not valid, or the environment does not fit the model.
@@ -65,6 +66,7 @@ class Agent:
         success_return: float | None = None,
         instruction: str | None = None,
         seed: int = 0,
+        images: str | None = None,
     ) -> None:
         check_counts(num_episodes, num_envs)
         if max_num_steps_per_episode < 1:
@@ -83,6 +85,7 @@ class Agent:
         self.success_return = success_return
         self.instruction = instruction
         self.seed = seed
+        self.images = images
 
     def __call__(self, resume: bool = False) -> CollectionSummary:
         """Collect; `resume` completes the last call on this folder, which may have been killed, and adds no other.
@@ -109,6 +112,7 @@ class Agent:
                 env_json={"id": name, "kwargs": self.env_kwargs},
                 num_envs=self.num_envs,
                 success_return=self.success_return,
+                images=self.images,
             )
         finally:
             # An environment that was given is its owner's to close.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from qseq.progress import Progress
 
 if TYPE_CHECKING:
     from qseq.policies import Policy
+
+Play = Callable[[list[int]], Iterator[EpisodeRecord]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,9 @@ def collect(
     success_return: float | None = None,
     instruction: str | None = None,
     source: str | None = None,
+    images: str | None = None,
+    workers: int = 0,
+    ray_address: str | None = None,
 ) -> CollectionSummary:
     """Have `out` hold exactly `episodes` episodes of this collection, adding those that are missing.
 
@@ -85,6 +90,10 @@ def collect(
         success_return: a return above it is a success, where the environment does not say.
         instruction: told to a trained policy, and recorded, instead of what the environment says.
         source: what the episodes' metadata calls the actor; its own name by default.
+        images: how a new store keeps its pictures, see `StoreWriter`.
+        workers: 0 collects here; else so many processes of a Ray cluster do, one environment each, and this process
+            writes. The store is the same. Needs `pip install "qseq[ray]"`.
+        ray_address: of the cluster, such as "auto"; by default one is started on this machine.
 
     Raises:
         RequestError: the environment cannot be made, does not fit the policy or the store; nothing was stepped.
@@ -92,12 +101,22 @@ def collect(
         QseqError: an episode failed; names environment, episode and step. What was added before stays.
     """
     check_counts(episodes, num_envs)
+    if workers < 0 or (workers and num_envs > 1) or (ray_address is not None and not workers):
+        raise RequestError(
+            f"workers={workers}, num_envs={num_envs}, ray_address={ray_address}: expected workers with one environment "
+            "each, or none of them"
+        )
     performer = _performer(actor, policy_kwargs, instruction, reseed=num_envs == 1)
     kwargs = dict(env_kwargs or {})
     environments = [make_environment(env_id, kwargs)]
     try:
         performer.prepare(environments[0])
         identity = identity_of(performer.fingerprint(), env_id, kwargs, seed)
+        play: Play | None = None
+        if workers:
+            from qseq.evaluation.ray_workers import RayWorkers
+
+            play = RayWorkers(performer, env_id, kwargs, seed, success_return, workers, ray_address).play
         return collect_episodes(
             performer,
             environments,
@@ -109,6 +128,8 @@ def collect(
             env_json={"id": env_id, "kwargs": kwargs},
             num_envs=num_envs,
             success_return=success_return,
+            images=images,
+            play=play,
         )
     finally:
         for env in environments:
@@ -127,6 +148,8 @@ def collect_episodes(
     env_json: dict[str, Any],
     num_envs: int = 1,
     success_return: float | None = None,
+    images: str | None = None,
+    play: Play | None = None,
 ) -> CollectionSummary:
     """What `collect` does once it is known who acts where.
 
@@ -136,14 +159,19 @@ def collect_episodes(
         make_another: makes an environment like the first.
         base: metadata of every episode; "collection" is what this collection is known by.
         env_json: how the store describes the environment.
+        play: runs episodes elsewhere: indices -> their records, in any order. By default they are run here.
     """
     started = time.perf_counter()
     identity = base["collection"]
-    with StoreWriter(out, _schema(environments[0], env_json)) as writer:
+    with StoreWriter(out, _schema(environments[0], env_json), images=images) as writer:
         missing = _missing(out, identity, episodes)
-        for _ in range(min(num_envs, len(missing)) - 1):
-            environments.append(make_another())
-        _add_missing(writer, actor, environments, missing, seed, base, success_return, episodes)
+        if play is None:
+            for _ in range(min(num_envs, len(missing)) - 1):
+                environments.append(make_another())
+            records = rollout(actor, environments, missing, seed, keep_steps=True, success_return=success_return)
+        else:
+            records = play(missing)
+        _add_missing(writer, records, missing, base, actor.instruction, episodes)
     return _summary(out, identity, len(missing), time.perf_counter() - started)
 
 
@@ -162,6 +190,7 @@ def collect_recipe(
     out: str | Path,
     num_envs: int = 1,
     env_kwargs: Mapping[str, Any] | None = None,
+    images: str | None = None,
 ) -> list[CollectionSummary]:
     """Collect `episodes` episodes as a recipe says, one summary a part.
 
@@ -194,6 +223,7 @@ def collect_recipe(
             policy_kwargs=part.policy_kwargs,
             num_envs=num_envs,
             source=part.name,
+            images=images,
         )
         for number, (part, count) in enumerate(zip(parts, counts, strict=True))
     ]
@@ -237,12 +267,10 @@ def _missing(out: Path, identity: str, episodes: int) -> list[int]:
 
 def _add_missing(
     writer: StoreWriter,
-    actor: Actor,
-    environments: Sequence[DictObservation],
+    records: Iterator[EpisodeRecord],
     missing: list[int],
-    seed: int,
     base: Mapping[str, Any],
-    success_return: float | None,
+    instruction: str | None,
     total: int,
 ) -> None:
     if not missing:
@@ -252,13 +280,13 @@ def _add_missing(
     following = next(order, None)
     done, known = total - len(missing), []
     with Progress("collecting", total=total, unit="episodes", done=done) as progress:
-        for record in rollout(actor, environments, missing, seed, keep_steps=True, success_return=success_return):
+        for record in records:
             finished[record.index] = record
             if record.success is not None:
                 known.append(record.success)
             # Added in order whatever ends first, so that the store does not depend on the number of environments.
             while following is not None and following in finished:
-                writer.add(_episode(finished.pop(following), base, actor.instruction))
+                writer.add(_episode(finished.pop(following), base, instruction))
                 following = next(order, None)
             progress.advance(text=f"success {sum(known) / len(known):.0%}" if known else None)
 

@@ -23,16 +23,17 @@ from qseq.episodes.schema import SCHEMA_FILE
 from qseq.errors import DataError, RequestError
 from qseq.evaluation.actors import Actor, RandomActor
 from qseq.evaluation.collect import CollectionSummary, check_counts, collect
-from qseq.evaluation.exploration import ExploringActor, LinearSchedule
+from qseq.evaluation.exploration import Exploration, ExploringActor, LinearSchedule, NoisyPolicy
 from qseq.evaluation.seeds import call_seed
 from qseq.files import write_atomic
-from qseq.policies import TokenPolicy
+from qseq.policies import TokenPolicy, locate_policy
 from qseq.registry import get_algorithm, load_policy
+from qseq.robot import QTransformerPolicy
 from qseq.training import latest_checkpoint, read_record
 
 REQUEST = "improve.json"
 COLLECTED = "collected"
-_COLLECTING = ("env", "env_kwargs", "episodes", "data", "seed", "success_return")
+_COLLECTING = ("env", "env_kwargs", "episodes", "data", "seed", "success_return", "images")
 """Keys of the request that say what is collected."""
 
 
@@ -56,9 +57,11 @@ def improve(
     out: str | Path,
     data: Sequence[str] = (),
     schedule: LinearSchedule | None = None,
+    exploration: Exploration = "epsilon",
     seed: int = 0,
     num_envs: int = 1,
     success_return: float | None = None,
+    images: str | None = None,
 ) -> Iterator[Round]:
     """Do the rounds that are not done yet; yields each when it is, also those that were done before.
 
@@ -71,11 +74,13 @@ def improve(
         rounds: in all; may be raised later.
         episodes: that each round collects.
         out: the folder.
-        schedule: of epsilon; by default from 0.25 to 0.001 in 1000 steps.
+        schedule: of epsilon, or of the noise's scale; by default from 0.25 to 0.001 in 1000 steps.
+        exploration: "epsilon", or "gumbel" for noise on the values of a Q-function; see `ExploringActor`.
+        images: how collected pictures are kept, see `StoreWriter`.
         seed: of everything random. With one environment an interrupted call ends in the numbers of one that was not.
 
     Raises:
-        RequestError: a number is not valid, or `out` was made by another request.
+        RequestError: a number is not valid, the algorithm takes no noise, or `out` was made by another request.
     """
     check_counts(episodes, num_envs)
     if rounds < 1:
@@ -84,6 +89,8 @@ def improve(
     schedule = schedule or LinearSchedule(0.25, 0.001, 1000)
     kwargs = dict(env_kwargs or {})
     trained = get_algorithm(algorithm)
+    if exploration == "gumbel" and not issubclass(trained.policy_class, QTransformerPolicy):
+        raise RequestError(f"exploration: '{algorithm}' learns no values to add noise to; use 'epsilon'")
     make_environment(env_id, kwargs).close()
     for source in data:
         open_source(source)
@@ -97,8 +104,10 @@ def improve(
             "episodes": episodes,
             "data": list(data),
             "schedule": [schedule.start, schedule.end, schedule.steps],
+            "exploration": exploration,
             "seed": seed,
             "success_return": success_return,
+            "images": images,
         },
     )
     sources = [*data, str(folder / COLLECTED)] if data else [str(folder / COLLECTED)]
@@ -106,7 +115,7 @@ def improve(
         collection = None
         if number or not data:
             collection = collect(
-                _actor(folder, number, schedule, num_envs),
+                _actor(folder, number, schedule, exploration, num_envs),
                 env_id,
                 kwargs,
                 episodes=episodes,
@@ -114,6 +123,7 @@ def improve(
                 out=folder / COLLECTED,
                 num_envs=num_envs,
                 success_return=success_return,
+                images=images,
                 source=f"round {number}",
             )
         run = _run(folder, number)
@@ -134,13 +144,17 @@ def _is_trained(run: Path, steps: int) -> bool:
     return checkpoint is not None and int(read_record(checkpoint)["step"]) == steps
 
 
-def _actor(folder: Path, number: int, schedule: LinearSchedule, num_envs: int) -> Actor:
+def _actor(folder: Path, number: int, schedule: LinearSchedule, exploration: Exploration, num_envs: int) -> Actor:
     if number == 0:
         return RandomActor()
-    policy = load_policy(_run(folder, number - 1))
+    run = _run(folder, number - 1)
+    policy = load_policy(run)
+    if exploration == "gumbel":
+        policy = NoisyPolicy.from_pretrained(locate_policy(run))
     return ExploringActor(
         cast(TokenPolicy, policy),
         schedule,
+        exploration=exploration,
         first_step=_steps_explored(folder / COLLECTED),
         name=f"round {number}",
         reseed=num_envs == 1,

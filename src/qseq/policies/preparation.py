@@ -2,52 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from qseq.actions import ActionTokenizer, make_tokenizer
-from qseq.configuration import Fraction, NonNegativeInt, PositiveInt
+from qseq.configuration import PositiveInt
 from qseq.episodes import EpisodeView, Windows, WindowSpec
-from qseq.episodes.sources import open_source
 from qseq.episodes.statistics import compute_statistics
 from qseq.errors import ConfigError, RequestError
 from qseq.networks.action_network import NetworkConfig, resolve
 from qseq.networks.frozen_text import TextInputs
 from qseq.networks.observation import FieldLayout, is_image
 from qseq.policies.augmentation import CroppedWindows, ShiftedWindows
+from qseq.policies.data import DataConfig, open_view, with_success_share
 from qseq.policies.token_policy import TokenPolicySpec
 from qseq.training import BatchSource, TrainingConfig
 
+__all__ = [
+    "ActionConfig",
+    "DataConfig",
+    "PreparedData",
+    "default_training",
+    "instruction_inputs",
+    "needs_instruction",
+    "only_instruction",
+    "open_view",
+    "prepare",
+    "with_success_share",
+]
+
 _QUANTILE_SAMPLES = 100_000
 _EMBEDDINGS = "instruction_embeddings"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which part of the data is read, and how it is cut."""
-
-    fields: tuple[str, ...] = ()
-    """Observation fields the policy reads; all of them if empty."""
-    history: PositiveInt = 1
-    """Frames of one observation, the newest included."""
-    successes_only: bool = False
-    """Train on successful episodes only."""
-    success_share: Fraction = 0.0
-    """Show successful episodes more often, so that at least this share of the steps is theirs; 0 shows all alike."""
-    random_shift: NonNegativeInt = 0
-    """Move cameras' frames at random by up to so many pixels each way in training, all frames of a window alike."""
-    random_crop: NonNegativeInt = 0
-    """Cut squares with sides of so many pixels out of cameras' frames, at random in training and from the middle when
-    acting; 0 cuts nothing. The network sees squares of this size only."""
-    verify: bool = True
-    """Check every value of the data (finite, within bounds) before training."""
-    limit_episodes: NonNegativeInt = 0
-    """Read only the first so many episodes; 0 reads all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,46 +64,6 @@ class PreparedData:
     layouts: dict[str, FieldLayout]
     instructions: Tensor
     """What the network reads of the instructions (see `TextInputs`), row by instruction id."""
-
-
-def open_view(sources: Sequence[str], config: DataConfig) -> EpisodeView:
-    """Several sources as one data set.
-
-    Raises:
-        DataError: a source is damaged, holds values that must not be, or no episode is left.
-    """
-    stores = [open_source(source) for source in sources]
-    if config.verify:
-        for store in stores:
-            store.verify()
-    view = EpisodeView(stores)
-    if config.successes_only:
-        view = view.successes()
-    if config.limit_episodes:
-        view = view.select(range(min(config.limit_episodes, view.num_episodes)))
-    return with_success_share(view, config.success_share)
-
-
-def with_success_share(view: EpisodeView, share: float) -> EpisodeView:
-    """The view with its successful episodes repeated, as often as it takes for this share of its steps.
-
-    The share is reached within one repetition of a successful episode. Without successes, or where they have the
-    share already, the view stays as it is.
-
-    Raises:
-        RequestError: the share is 1, which only leaving out all others would give.
-    """
-    if share >= 1.0:
-        raise RequestError("data.success_share: found 1, expected less; use data.successes_only=true")
-    successes = np.flatnonzero(view.success == 1)
-    steps, others = int(view.lengths[successes].sum()), int(view.lengths[view.success != 1].sum())
-    wanted = share / (1.0 - share) * others
-    if steps == 0 or steps >= wanted:
-        return view
-    whole, rest = divmod(wanted, steps)
-    more = successes[: np.searchsorted(np.cumsum(view.lengths[successes]), rest)]
-    again = np.concatenate([np.tile(successes, int(whole) - 1), more]).astype(np.int64)
-    return view.select(np.concatenate([np.arange(view.num_episodes), again]))
 
 
 def prepare(

@@ -40,7 +40,8 @@ class DataSummary:
     """`qseq inspect` prints this; reports show it.
 
     Attributes:
-        fields: column name -> {"dtype", "shape"} of one row; observations, "action" and "reward".
+        fields: column name -> {"dtype", "shape"} of one row; observations, "action" and "reward". Of compressed
+            pictures also "coding".
         success_rate: over the episodes that say whether they succeeded; None if none does.
         lengths, returns: minimum, lower quartile, median, upper quartile, maximum; empty for an empty store.
         ranges: column name -> least, largest and mean value.
@@ -85,7 +86,11 @@ def summarise(store: EpisodeStore) -> DataSummary:
         success_known=int((store.success >= 0).sum()),
         terminated=int(store.terminated.sum()),
         truncated=int(store.truncated.sum()),
-        fields={name: {"dtype": spec.dtype, "shape": list(spec.shape)} for name, spec in store.schema.columns.items()},
+        fields={
+            name: {"dtype": spec.dtype, "shape": list(spec.shape)}
+            | ({"coding": store.schema.codings[name]} if name in store.schema.codings else {})
+            for name, spec in store.schema.columns.items()
+        },
         action_space=store.schema.action_space,
         env=store.schema.env,
         instructions=list(store.instructions),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qseq.episodes.codings import picture_layout
 from qseq.episodes.formats.lerobot_layout import (
     ACTION,
     BOOK_KEEPING,
@@ -19,8 +20,6 @@ from qseq.episodes.formats.lerobot_layout import (
     TRUNCATED,
 )
 from qseq.episodes.schema import FieldSpec, StoreSchema
-
-_CHANNELS = (3, 1, 4)  # the likeliest first, for shapes that can be read both ways
 
 
 @dataclass(frozen=True)
@@ -77,18 +76,6 @@ def columns_of(schema: StoreSchema, images: str) -> list[Column]:
         columns.append(Column(name, key, "video" if film else "image", "uint8", shape, None, last))
     columns.append(_numbers("action", ACTION, schema.columns["action"], schema.dimension_names.get("action")))
     return columns
-
-
-def picture_layout(spec: FieldSpec) -> str | None:
-    """Where the channels of a camera's frame are, "first" or "last"; None for what is no picture."""
-    if spec.dtype != "uint8" or len(spec.shape) != 3:
-        return None
-    for channels in _CHANNELS:
-        if spec.shape[0] == channels:
-            return "first"
-        if spec.shape[2] == channels:
-            return "last"
-    return None
 
 
 def outcome_features(success_known: bool) -> dict[str, str]:
