@@ -1,0 +1,39 @@
+"""What values say to the policy's logits.
+
+Legend: N states, K tokens of the support, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from qseq.language.config import GuidanceConfig
+
+
+def guide(
+    logits_NV: Tensor, tokens_NK: Tensor, inside_NK: Tensor, q_NK: Tensor, value_N1: Tensor | None, beta: float
+) -> Tensor:
+    """`logits + beta * (Q - V)` within the support and minus infinity outside it; `Q - V` alone with an infinite beta.
+
+    Args:
+        tokens_NK, inside_NK: the policy's own support, from `choose_support`.
+        q_NK: values of its tokens, as returns.
+        value_N1: value of the state; without one the mean of Q under the policy within the support. It shifts all
+            tokens alike, so it changes no distribution: it keeps the numbers small.
+    """
+    logits_NK = logits_NV.gather(-1, tokens_NK).float()
+    if value_N1 is None:
+        chances_NK = logits_NK.masked_fill(~inside_NK, -torch.inf).softmax(-1)
+        value_N1 = (chances_NK * q_NK).sum(-1, keepdim=True)
+    advantages_NK = q_NK - value_N1
+    scores_NK = advantages_NK if math.isinf(beta) else logits_NK + beta * advantages_NK
+    outside_NV = torch.full_like(logits_NV, -torch.inf, dtype=torch.float32)
+    return outside_NV.scatter(-1, tokens_NK, scores_NK.masked_fill(~inside_NK, -torch.inf))
+
+
+def is_plain(guidance: GuidanceConfig) -> bool:
+    """Whether the policy's own logits are left as they are."""
+    return guidance.beta == 0.0 and guidance.support.is_everything
