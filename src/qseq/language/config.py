@@ -140,8 +140,8 @@ class TextDataConfig:
     too_long: Literal["refuse", "cut"] = "refuse"
     """What to do with a longer text: an error, or cut off its end, which then counts as truncated."""
     turn_end: str | None = None
-    """Text that ends a completion, or each of the policy's turns without a chat template; it is the policy's to say.
-    None is the tokenizer's end token."""
+    """Text that ends a completion; it is the policy's to say, and added where it is missing. None is the tokenizer's end
+    token. Messages end as the chat template says."""
     best_share: Fraction = 1.0
     """Train on this share of the rows only, those of the greatest returns."""
     limit_rows: NonNegativeInt = 0

@@ -1,0 +1,121 @@
+"""The objective finds the exact values of small worlds of texts, by a table and by a real language model."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from language.worlds import VOCABULARY, A, B, Prefix, TableModel, TextWorld
+from qseq.language.batch import collate
+from qseq.language.config import LanguageModelConfig, TextObjectiveConfig
+from qseq.language.model import QLanguageModel
+from qseq.language.objective import TextObjective
+from qseq.language.support import SupportConfig
+from qseq.language.values import ReturnRange
+
+OWN = SupportConfig(top_k=0, min_p=0.05)
+RANGE = ReturnRange(-4.0, 4.0)
+
+
+def fit(
+    world: TextWorld, model: nn.Module, config: TextObjectiveConfig, *, cut: bool, steps: int, rate: float
+) -> list[dict[str, float]]:
+    """Full-batch steps; the target network is a copy every tenth step. Returns the terms of each step."""
+    batch = collate(
+        world.texts(cut=cut),
+        discount=config.discount,
+        per=config.discount_per,
+        minimum_return=RANGE.low,
+        padding="right",
+    )
+    objective = TextObjective(config)
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, steps)
+    history = []
+    for step in range(steps):
+        if step % 10 == 0:
+            target = copy.deepcopy(model).requires_grad_(False)
+        losses = objective.loss(batch, model, target)
+        optimiser.zero_grad()
+        losses.total.backward()
+        optimiser.step()
+        schedule.step()
+        history.append({name: float(term) for name, term in losses.terms.items()})
+    return history
+
+
+@torch.no_grad()
+def learnt(model: Any, prefix: Prefix, token: int) -> float:
+    hidden_LD = model.encode(torch.tensor([prefix]))[0]
+    return float(model.q_values_at(hidden_LD[-1:], torch.tensor([[token]])))
+
+
+def errors(world: TextWorld, model: Any) -> dict[tuple[Prefix, int], float]:
+    return {
+        (prefix, token): learnt(model, prefix, token) - world.q(prefix, token)
+        for prefix in world.states()
+        for token in (A, B)
+    }
+
+
+CASES = {
+    "deterministic": (TextWorld(), {}, False),
+    "chance": (TextWorld(chance=True), {}, False),
+    "cut off": (TextWorld(seed=1), {}, True),
+    "cut off, chance": (TextWorld(chance=True, seed=2), {}, True),
+    "discount per token": (TextWorld(per="token", seed=3), {"discount_per": "token"}, True),
+    "three turns": (TextWorld(turns=3, seed=4), {}, False),
+    "bounded": (TextWorld(seed=5), {"value": "bounded"}, True),
+    "HL-Gauss": (TextWorld(seed=6), {"value": "categorical"}, False),
+    "lower bound": (TextWorld(seed=7), {"monte_carlo_bound": True}, True),
+    "carried along": (TextWorld(seed=8), {"carry": "text"}, True),
+    "carried within a turn": (TextWorld(seed=9), {"carry": "turn"}, True),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_prefix_has_its_exact_value(name: str) -> None:
+    world, changes, cut = CASES[name]
+    config = replace(
+        TextObjectiveConfig(
+            discount=world.discount, support=OWN, conservative_weight=0.0, value="unbounded", value_atoms=51
+        ),
+        **changes,
+    )
+    model = TableModel(world.states(), returns=RANGE, values=QValues.of(config))
+    fit(world, model, config, cut=cut, steps=2000 if config.value == "categorical" else 800, rate=0.05)
+    assert max(map(abs, errors(world, model).values())) < 0.02
+
+
+def test_a_language_model_finds_them_too() -> None:
+    world = TextWorld(chance=True, seed=10)
+    torch.manual_seed(0)
+    config = TextObjectiveConfig(discount=world.discount, support=OWN, conservative_weight=0.0, value="unbounded")
+    model = QLanguageModel.on(tiny("gpt2"), LanguageModelConfig(average_trunk=True), config, returns=RANGE)
+    fit(world, model, config, cut=True, steps=700, rate=3e-3)
+    assert max(map(abs, errors(world, model).values())) < 0.02
+
+
+class QValues:
+    @staticmethod
+    def of(config: TextObjectiveConfig) -> Any:
+        from qseq.values import make_value_transform
+
+        return make_value_transform(**config.value_arguments())
+
+
+def tiny(architecture: str, **settings: Any) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
+    if architecture != "gpt2":
+        sizes |= {"intermediate_size": 64, "num_key_value_heads": 1}
+    config = AutoConfig.for_model(
+        architecture, **sizes, vocab_size=VOCABULARY, bos_token_id=2, eos_token_id=1, pad_token_id=0, **settings
+    )
+    return AutoModelForCausalLM.from_config(config)
