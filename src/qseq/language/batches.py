@@ -1,4 +1,4 @@
-"""An endless stream of batches of texts of like lengths; which one comes at an index depends on nothing but the index."""
+"""An endless stream of batches of texts of like lengths; which comes at an index depends on nothing but the index."""
 
 from __future__ import annotations
 

@@ -88,8 +88,10 @@ class TextObjectiveConfig:
     """Where values start, as a share of the range."""
 
     td_weight: NonNegativeFloat = 1.0
-    conservative_weight: NonNegativeFloat = 1.0
-    """Weight of the pull of tokens that were not taken towards the least return, a mean over the vocabulary."""
+    conservative_weight: NonNegativeFloat = 0.1
+    """Weight of the pull of tokens that were not taken towards the least return, a mean over the vocabulary. A token
+    that the data take with probability p settles at `target * p / (p + weight / (V - 1))` above the floor, so small
+    vocabularies want small weights."""
     conservative: Literal["floor", "softmax"] = "floor"
     """"softmax" is ILQL's: the cross-entropy of the values, taken for logits, with the data's tokens (CQL)."""
     conservative_samples: NonNegativeInt = 0
@@ -140,8 +142,8 @@ class TextDataConfig:
     too_long: Literal["refuse", "cut"] = "refuse"
     """What to do with a longer text: an error, or cut off its end, which then counts as truncated."""
     turn_end: str | None = None
-    """Text that ends a completion; it is the policy's to say, and added where it is missing. None is the tokenizer's end
-    token. Messages end as the chat template says."""
+    """Text that ends a completion; it is the policy's to say, and added where it is missing. None is the tokenizer's
+    end token. Messages end as the chat template says."""
     best_share: Fraction = 1.0
     """Train on this share of the rows only, those of the greatest returns."""
     limit_rows: NonNegativeInt = 0
@@ -153,7 +155,7 @@ class GuidanceConfig:
     """How values steer the policy: `logits + beta * (Q - V)` within its own support."""
 
     beta: NonNegativeFloat = 1.0
-    """Per unit of return; 0 is the policy alone. Infinity (.inf) is the values alone."""
+    """Per unit of return. 0 is the policy alone, without a support; infinity (.inf) takes the token of the greatest Q."""
     support: SupportConfig = field(default_factory=SupportConfig)
 
 

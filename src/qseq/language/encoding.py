@@ -179,10 +179,9 @@ class TextEncoder:
             raise DataError(
                 f"row {number}: action_mask: found {len(mask)} numbers, expected {len(tokens)} as input_ids"
             )
-        if len(tokens) and (tokens.min() < 0 or tokens.max() >= len(self.tokenizer)):
-            raise DataError(
-                f"row {number}: input_ids: found {tokens.min()} to {tokens.max()}, expected 0 to {len(self.tokenizer) - 1}"
-            )
+        most = len(self.tokenizer) - 1
+        if len(tokens) and (tokens.min() < 0 or tokens.max() > most):
+            raise DataError(f"row {number}: input_ids: found {tokens.min()} to {tokens.max()}, expected 0 to {most}")
         actions = np.flatnonzero(mask)
         if not len(actions):
             raise DataError(f"row {number}: action_mask: found no token of the policy, expected at least one")
@@ -275,6 +274,6 @@ def _placed(row: Row, number: int, turn_ends: np.ndarray, terminated: bool, end:
         rewards[: len(values)] = values
         return rewards
     raise DataError(
-        f"row {number}: rewards: found {len(values)} numbers, expected {turns} (one a turn) or {tokens} (one a token of "
-        "the policy)"
+        f"row {number}: rewards: found {len(values)} numbers, expected {turns} (one a turn) or {tokens} (one a "
+        "token of the policy)"
     )

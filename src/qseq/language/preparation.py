@@ -99,8 +99,8 @@ def range_of(texts: Sequence[TokenisedText], objective: TextObjectiveConfig) -> 
         bottom, top = min(a.min() for a in ended), max(a.max() for a in ended)
         if bottom < low - tolerance or top > high + tolerance:
             raise ConfigError(
-                f"objective.minimum_return, objective.maximum_return: found [{low:g}, {high:g}], but discounted returns "
-                f"in the data span [{bottom:.6g}, {top:.6g}]: widen the range, or set objective.value=unbounded"
+                f"objective.minimum_return, objective.maximum_return: found [{low:g}, {high:g}], but discounted "
+                f"returns in the data span [{bottom:.6g}, {top:.6g}]: widen the range, or set objective.value=unbounded"
             )
     if low == high:
         high = low + 1.0

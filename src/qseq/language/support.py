@@ -21,7 +21,7 @@ class SupportConfig:
     """So many of the likeliest tokens; 0 takes all of them."""
     top_p: Fraction = 1.0
     """The fewest likeliest tokens whose probabilities reach this sum."""
-    min_p: Fraction = 0.0
+    min_p: Fraction = 0.02
     """Tokens at least so likely as this share of the likeliest one (the rule of discrete BCQ, Fujimoto et al. 2019)."""
 
     @property

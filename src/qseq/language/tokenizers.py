@@ -16,7 +16,7 @@ PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ message['content'] }}"
     "{{ eos_token if message['role'] == 'assistant' else '\\n' }}{% endfor %}"
 )
-"""Messages one after another: those of the environment end with a line break, those of the policy with the end token."""
+"""Messages one after another: those of the environment end with a line break, the policy's with the end token."""
 _PIECES = {"characters": r"[\s\S]", "words": r"\s|\w+|[^\w\s]"}
 
 
