@@ -6,7 +6,7 @@ Legend: B batch, L length, A the policy's tokens of one text, N states of all te
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -107,10 +107,9 @@ class TextBatch:
 
     def to(self, device: torch.device | str) -> Self:
         """The batch on another device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return type(self)(
-            **{n: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for n, v in moved.items()}
-        )
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "padding"}
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}
+        return replace(self, **moved)
 
 
 def collate(

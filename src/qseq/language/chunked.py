@@ -39,7 +39,7 @@ def chunked_sum(loss: ChunkLoss, hidden_ND: Tensor, parameters: Sequence[Tensor]
     if not trained and not hidden_ND.requires_grad:
         with torch.no_grad():
             return sum_of_chunks(loss, hidden_ND, rows)
-    total: Tensor = _ChunkedSum.apply(loss, rows, hidden_ND, *trained)
+    total: Tensor = _ChunkedSum.apply(loss, rows, hidden_ND, *trained)  # type: ignore[no-untyped-call]
     return total
 
 

@@ -155,7 +155,7 @@ class GuidanceConfig:
     """How values steer the policy: `logits + beta * (Q - V)` within its own support."""
 
     beta: NonNegativeFloat = 1.0
-    """Per unit of return. 0 is the policy alone, without a support; infinity (.inf) takes the token of the greatest Q."""
+    """Per unit of return. 0 is the policy alone, without a support; infinity (.inf) takes the greatest Q."""
     support: SupportConfig = field(default_factory=SupportConfig)
 
 

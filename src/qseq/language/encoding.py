@@ -145,7 +145,8 @@ class TextEncoder:
 
     def _render(self, messages: Sequence[Mapping[str, str]], number: int, *, asks: bool) -> str:
         try:
-            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asks)
+            plain = [dict(message) for message in messages]
+            text = self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=asks)
         except Exception as error:  # templates raise what they like
             raise DataError(f"row {number}: messages: the chat template refuses them ({error})") from error
         return str(text)

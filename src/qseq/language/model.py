@@ -36,7 +36,7 @@ from qseq.training import latest_checkpoint, load_weights, save_tensors, tensors
 from qseq.values import LeastOf, ValueTransform, make_value_transform
 
 
-class QLanguageConfig(PreTrainedConfig):  # type: ignore[misc]
+class QLanguageConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """What `QLanguageModel` is made of, as transformers stores it in config.json."""
 
     model_type = "qseq_language"
@@ -63,7 +63,7 @@ class QLanguageConfig(PreTrainedConfig):  # type: ignore[misc]
     """Fields of `GuidanceConfig`."""
 
 
-class QLanguageModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class QLanguageModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyped-call]
     """The language model, its Q head and, for expectiles, a head for the value of a state.
 
     `forward` returns the policy's logits plus `beta * (Q - V)` within the policy's own support, so `generate` of
@@ -83,7 +83,8 @@ class QLanguageModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     def __init__(self, config: QLanguageConfig, language_model: nn.Module | None = None) -> None:
         super().__init__(config)
         if language_model is None:
-            language_model = checked_trunk(AutoModelForCausalLM.from_config(config.text_config))
+            make: Any = AutoModelForCausalLM.from_config
+            language_model = checked_trunk(make(config.text_config))
         self.language_model: Any = language_model
         if config.lora is not None:
             add_adapters(language_model, from_dict(LoraConfig, config.lora))
@@ -105,7 +106,7 @@ class QLanguageModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
                 self.state_head = nn.Linear(width, offset.numel(), device=weight_VD.device, dtype=weight_VD.dtype)
                 nn.init.zeros_(self.state_head.weight)
                 self.state_head.bias.data.copy_(offset.reshape(-1))
-        self.generation_config = GenerationConfig.from_model_config(config.text_config)
+        self.generation_config = GenerationConfig.from_model_config(cast(Any, config.text_config))
 
     @classmethod
     def on(
@@ -131,7 +132,8 @@ class QLanguageModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         returns = returns or ReturnRange(low, high)
         checked_trunk(language_model)
         text_config = cast(Any, language_model).config
-        config = QLanguageConfig(
+        make: Any = QLanguageConfig
+        config = make(
             text_config=text_config,
             # A composite configuration sets this of its parts, too.
             attn_implementation=text_config._attn_implementation,
@@ -241,9 +243,10 @@ class QLanguageModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         """Guided logits `[B, L, V]` of the last `logits_to_keep` positions (0: of all), and the trunk's cache."""
         arguments.pop("return_dict", None)
         outputs = self.trunk(input_ids=input_ids, attention_mask=attention_mask, **arguments)
-        hidden_BLD = outputs.last_hidden_state[:, -logits_to_keep:]
+        hidden_BLD: Tensor = outputs.last_hidden_state[:, -logits_to_keep:]
+        logits_NV = self.guided_logits(hidden_BLD.flatten(0, 1))
         return CausalLMOutputWithPast(
-            logits=self.guided_logits(hidden_BLD.flatten(0, 1)).unflatten(0, hidden_BLD.shape[:2]),
+            logits=logits_NV.reshape(*hidden_BLD.shape[:2], -1),
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -288,14 +291,14 @@ class QLanguageModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         self.config.save_pretrained(folder)
         self.generation_config.save_pretrained(folder)
 
-    def save_pretrained(self, folder: str | Path, **_: Any) -> None:
+    def save_pretrained(self, folder: str | Path, **_: Any) -> None:  # type: ignore[override]
         """Write config.json and model.safetensors: the language model, its adapters and the heads."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         self.save_description(folder)
         save_tensors(tensors_of(self), Path(folder) / WEIGHTS)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, *_: Any, **changes: Any) -> Self:
+    def from_pretrained(cls, source: str | Path, *_: Any, **changes: Any) -> Self:  # type: ignore[override]
         """Load what `save_pretrained` or a run wrote. Needs no network, and executes no stored code.
 
         Args:
@@ -321,7 +324,7 @@ class QLanguageModel(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         load_weights(model, folder / WEIGHTS)
         if (folder / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(folder)
-        model.eval()
+        model.eval()  # type: ignore[no-untyped-call]
         known = {field.name for field in fields(GuidanceConfig)}
         return model.guided(**{key: value for key, value in changes.items() if key in known})
 

@@ -68,7 +68,7 @@ class LanguagePolicy:
             raise RequestError(f"best_of: found {best_of} without sampling, which gives one answer again and again")
         if temperature <= 0:
             raise RequestError(f"temperature: found {temperature}, expected more than 0; sample=False takes the best")
-        self.model = model.guided(**guidance).eval()
+        self.model = model.guided(**guidance).eval()  # type: ignore[no-untyped-call]
         self.tokenizer = tokenizer
         self.end = list(end) or [tokenizer.eos_token_id]
         self.max_length = max_length or getattr(model.config.text_config, "max_position_embeddings", None) or 2**31

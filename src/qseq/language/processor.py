@@ -19,7 +19,7 @@ from qseq.language.model import QLanguageModel
 from qseq.language.support import choose_support
 
 
-class QLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
+class QLogitsProcessor(LogitsProcessor):
     """`policy's logits + beta * (Q - V)` within the policy's own support, with Q of `model`.
 
     `generate` runs it before temperature, top_k and top_p. It reads each new token once, with a cache of its own that
@@ -36,7 +36,7 @@ class QLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     """
 
     def __init__(self, model: QLanguageModel, guidance: GuidanceConfig | None = None, *, pad_token_id: int) -> None:
-        self.model = model.eval()
+        self.model = model.eval()  # type: ignore[no-untyped-call]
         self.guidance = from_dict(GuidanceConfig, to_dict(guidance)) if guidance is not None else model.guidance
         self.pad_token_id = pad_token_id
         self._cache: Any = None

@@ -40,6 +40,6 @@ def best_of_each(
     model: QLanguageModel, whole_BL: Tensor, prompt_mask_BP: Tensor, *, candidates: int, ends: Set[int]
 ) -> Tensor:
     """Of each `candidates` consecutive answers the one that is worth most."""
-    values_BC = values_of_answers(model, whole_BL, prompt_mask_BP, ends=ends).unflatten(0, (-1, candidates))
+    values_BC = values_of_answers(model, whole_BL, prompt_mask_BP, ends=ends).reshape(-1, candidates)
     best_B = values_BC.argmax(1) + candidates * torch.arange(len(values_BC), device=values_BC.device)
     return whole_BL[best_B]

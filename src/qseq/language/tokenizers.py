@@ -29,7 +29,8 @@ def build_tokenizer(kind: str, texts: Iterable[str]) -> PreTrainedTokenizerFast:
     tokenizer: Any = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast
+    built: PreTrainedTokenizerFast = make(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         bos_token=START,
@@ -38,6 +39,7 @@ def build_tokenizer(kind: str, texts: Iterable[str]) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         chat_template=PLAIN_TEMPLATE,
     )
+    return built
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:

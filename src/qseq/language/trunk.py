@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,8 @@ def load_language_model(config: LanguageModelConfig, tokenizer: PreTrainedTokeni
             why = str(error).strip().splitlines()[0]
             raise RequestError(f"model.path: found no causal language model at '{config.path}' ({why})") from error
         return checked_trunk(model)
-    return checked_trunk(AutoModelForCausalLM.from_config(new_config(config, tokenizer), dtype=dtype))
+    make: Any = AutoModelForCausalLM.from_config
+    return checked_trunk(make(new_config(config, tokenizer), dtype=dtype))
 
 
 def new_config(config: LanguageModelConfig, tokenizer: PreTrainedTokenizerBase) -> Any:
@@ -109,7 +110,7 @@ def add_adapters(model: nn.Module, lora: LoraConfig) -> None:
         inject_adapter_in_model(
             PeftLoraConfig(
                 r=lora.rank,
-                lora_alpha=lora.alpha,
+                lora_alpha=cast(int, lora.alpha),  # any number does
                 target_modules=list(lora.target_modules) or None,
                 fan_in_fan_out=False,
                 task_type="CAUSAL_LM",
