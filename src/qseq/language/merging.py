@@ -65,6 +65,6 @@ def _merge_adapters(plain: nn.Module) -> None:
             module.merge()
             parent = plain.get_submodule(name.rpartition(".")[0])
             setattr(parent, name.rpartition(".")[2], module.get_base_layer())
-    for attribute in ("peft_config", "_hf_peft_config_loaded"):
-        if hasattr(plain, attribute):
-            delattr(plain, attribute)
+    # transformers would save the model as adapters on a base model.
+    vars(plain).pop("peft_config", None)
+    vars(plain).pop("_hf_peft_config_loaded", None)

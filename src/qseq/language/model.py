@@ -29,7 +29,7 @@ from qseq.language.config import GuidanceConfig, LanguageModelConfig, LoraConfig
 from qseq.language.guidance import guide
 from qseq.language.heads import DuelingRows, LinearRows, QHead, TiedRows, TokenRows
 from qseq.language.support import choose_support
-from qseq.language.trunk import add_adapters, checked_trunk, position_arguments
+from qseq.language.trunk import add_adapters, checked_trunk, position_arguments, takes_positions
 from qseq.language.values import ReturnRange
 from qseq.policies.locate import WEIGHTS
 from qseq.training import latest_checkpoint, load_weights, save_tensors, tensors_of
@@ -237,11 +237,20 @@ class QLanguageModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyp
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
         logits_to_keep: int = 0,
         **arguments: Any,
     ) -> CausalLMOutputWithPast:
-        """Guided logits `[B, L, V]` of the last `logits_to_keep` positions (0: of all), and the trunk's cache."""
+        """Guided logits `[B, L, V]` of the last `logits_to_keep` positions (0: of all), and the trunk's cache.
+
+        Args:
+            position_ids: by default, where there is no cache yet, each token's place among the real ones.
+        """
         arguments.pop("return_dict", None)
+        if position_ids is not None and takes_positions(self.trunk):
+            arguments["position_ids"] = position_ids
+        elif attention_mask is not None and attention_mask.ndim == 2 and arguments.get("past_key_values") is None:
+            arguments |= position_arguments(self.trunk, attention_mask)
         outputs = self.trunk(input_ids=input_ids, attention_mask=attention_mask, **arguments)
         hidden_BLD: Tensor = outputs.last_hidden_state[:, -logits_to_keep:]
         logits_NV = self.guided_logits(hidden_BLD.flatten(0, 1))

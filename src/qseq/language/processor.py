@@ -53,7 +53,9 @@ class QLogitsProcessor(LogitsProcessor):
         hidden_BD = self._read(input_ids)
         tokens_BK, inside_BK = choose_support(scores, self.guidance.support)
         q_BK = self.model.q_values_at(hidden_BD, tokens_BK)
-        return guide(scores, tokens_BK, inside_BK, q_BK, None, self.guidance.beta).to(scores.dtype)
+        guided_BV = guide(scores, tokens_BK, inside_BK, q_BK, None, self.guidance.beta)
+        # Beams add scores up: they must be those of a distribution.
+        return guided_BV.log_softmax(-1).to(scores.dtype)
 
     def _read(self, input_ids: Tensor) -> Tensor:
         """The Q model's hidden state `[B, D]` after the tokens so far."""

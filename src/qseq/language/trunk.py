@@ -123,8 +123,13 @@ def add_adapters(model: nn.Module, lora: LoraConfig) -> None:
         parameter.requires_grad_("lora_" in name)
 
 
+def takes_positions(trunk: nn.Module) -> bool:
+    """Whether the trunk lets us say at which position each token stands."""
+    return "position_ids" in signature(trunk.forward).parameters
+
+
 def position_arguments(trunk: nn.Module, attention_mask_BL: Tensor) -> dict[str, Tensor]:
     """Positions that count real tokens only, where the trunk lets us say them: padding may stand on the left."""
-    if "position_ids" not in signature(trunk.forward).parameters:
+    if not takes_positions(trunk):
         return {}
     return {"position_ids": (attention_mask_BL.long().cumsum(-1) - 1).clamp_min(0)}
