@@ -36,7 +36,7 @@ def qseq(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def rows(count: int = 40) -> list[dict[str, Any]]:
-    """The policy says three letters; each that follows its predecessor in the alphabet is worth 1, each "d" costs 1.5."""
+    """The policy says three letters. One that follows its predecessor in the alphabet earns 1, and "d" costs 1.5."""
     random = np.random.default_rng(0)
     made = []
     for _ in range(count):
