@@ -77,6 +77,19 @@ def test_chunks_change_nothing(name: str) -> None:
         assert max(float((grads[n] - chunked_grads[n]).abs().max()) for n in grads) < 1e-5
 
 
+def test_chunks_in_half_precision() -> None:
+    config = LEARNERS["max"]
+    model = model_for(config)
+    found = []
+    for elements in (1000000, 40):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found.append(gradients(model, batch_of(TEXTS), TextObjective(config, chunk_elements=elements)))
+    (whole, grads), (chunked, chunked_grads) = found
+    assert chunked == pytest.approx(whole, rel=0.02)
+    scale = max(float(grad.abs().max()) for grad in grads.values())
+    assert max(float((grads[n] - chunked_grads[n]).abs().max()) for n in grads) < 0.05 * scale
+
+
 @pytest.mark.parametrize("name", LEARNERS)
 def test_tokens_of_others_have_no_loss(name: str) -> None:
     """The states that count are those in which the policy spoke, and each token is judged there only."""

@@ -29,6 +29,7 @@ class TextWorld:
         chance: the reply is X or Y with equal chances, else it follows from what was said.
         seed: of the rewards, which follow every token of the policy and are of both signs.
         discount, per: as in the objective.
+        memory: rewards depend on where a token stands and on so many tokens up to it.
     """
 
     chance: bool = False
@@ -36,10 +37,11 @@ class TextWorld:
     discount: float = 0.9
     per: str = "turn"
     turns: int = 2
+    memory: int = 99
 
     def reward(self, prefix: Prefix) -> float:
         """What follows the last token of `prefix`."""
-        return float(np.random.default_rng([self.seed, *prefix]).uniform(-1, 1))
+        return float(np.random.default_rng([self.seed, len(prefix), *prefix[-self.memory :]]).uniform(-1, 1))
 
     def replies(self, prefix: Prefix) -> list[int]:
         """The environment's possible replies, all equally likely."""

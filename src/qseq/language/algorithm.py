@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from qseq.errors import ConfigError
+from qseq.errors import ConfigError, RequestError
 from qseq.language.batches import TextBatches
 from qseq.language.config import QRLHFConfig
 from qseq.language.encoding import TextEncoder
@@ -85,6 +85,10 @@ def prepare(
     else:
         returns = range_of(texts, config.objective) if config.objective.learns_values else ReturnRange()
         whole = QLanguageModel.on(trunk, config.model, config.objective, returns=returns, guidance=config.guidance)
+    if len(tokenizer) > whole.vocabulary:
+        raise RequestError(
+            f"tokenizer: found {len(tokenizer)} tokens, expected at most {whole.vocabulary}, which the model knows"
+        )
     batches = TextBatches(
         texts,
         batch_size=config.training.batch_size,

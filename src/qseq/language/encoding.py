@@ -74,22 +74,22 @@ class TextEncoder:
         return self._fitted(self._joined(pieces, row, number, terminated), number)
 
     def prompt_tokens(self, prompt: str) -> list[int]:
-        """The tokens of a prompt: at least one, for the first token of the policy is said in some state.
+        """The tokens of a prompt, with a start token where the tokenizer puts one.
 
-        Models that know a start token are shown it.
+        There is at least one, for the first token of the policy is said in some state.
         """
-        start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-        tokens = self._tokens(prompt)
-        tokens = tokens if tokens[:1] == start else start + tokens
+        tokens = list(self.tokenizer(prompt)["input_ids"])
+        if tokens[-1:] == [self.tokenizer.eos_token_id] and not prompt.endswith(self.tokenizer.eos_token):
+            tokens = tokens[:-1]  # some tokenizers end every text, but this one goes on
         return tokens or [self.tokenizer.eos_token_id]
 
     def conversation_tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """The tokens of a conversation, up to where the policy speaks next."""
+        """The tokens of a conversation, up to where the policy speaks next; cut as in training, turn by turn."""
         if not self.tokenizer.chat_template:
             raise RequestError(
                 "messages: the tokenizer has no chat template, expected one; set tokenizer.chat_template"
             )
-        return self._tokens(self._render(messages, 0, asks=True))
+        return [token for piece in self._laid_out(messages, 0, asks=True) for token in piece.tokens]
 
     # --- text ----------------------------------------------------------------------------------------------------
 
@@ -117,6 +117,10 @@ class TextEncoder:
                 f"row {number}: messages: the tokenizer has no chat template, expected one to lay them out; "
                 "set tokenizer.chat_template and save the tokenizer"
             )
+        return self._laid_out(messages, number, asks=False)
+
+    def _laid_out(self, messages: Sequence[Mapping[str, str]], number: int, *, asks: bool) -> list[Piece]:
+        """A conversation as the chat template has it, with `asks` up to where the policy speaks next."""
         pieces: list[Piece] = []
         shown = ""
         for place, message in enumerate(messages):
@@ -138,7 +142,7 @@ class TextEncoder:
                 Piece(self._tokens(said), by_policy=True),
             ]
             shown = before + said
-        rest = self._render(messages, number, asks=False)
+        rest = self._render(messages, number, asks=asks)
         if rest.startswith(shown) and len(rest) > len(shown):
             pieces.append(Piece(self._tokens(rest[len(shown) :]), by_policy=False))
         return pieces

@@ -36,6 +36,11 @@ from qseq.training import latest_checkpoint, load_weights, save_tensors, tensors
 from qseq.values import LeastOf, ValueTransform, make_value_transform
 
 
+_GUIDANCE = tuple(field.name for field in fields(GuidanceConfig))
+_AUTO = ("config", "trust_remote_code", "adapter_kwargs", "revision", "token", "local_files_only")
+"""What AutoModelForCausalLM hands on and means nothing for files that are here."""
+
+
 class QLanguageConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """What `QLanguageModel` is made of, as transformers stores it in config.json."""
 
@@ -318,6 +323,9 @@ class QLanguageModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyp
             RequestError: there is no such model.
             DataError: its files are damaged.
         """
+        unknown = [key for key in changes if key not in (*_GUIDANCE, *_AUTO) and not key.startswith("_")]
+        if unknown:
+            raise RequestError(f"from_pretrained: found '{unknown[0]}', expected some of {', '.join(_GUIDANCE)}")
         folder = Path(source)
         if (folder / "checkpoints").is_dir():
             folder = latest_checkpoint(folder)
@@ -334,8 +342,7 @@ class QLanguageModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyp
         if (folder / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(folder)
         model.eval()  # type: ignore[no-untyped-call]
-        known = {field.name for field in fields(GuidanceConfig)}
-        return model.guided(**{key: value for key, value in changes.items() if key in known})
+        return model.guided(**{key: value for key, value in changes.items() if key in _GUIDANCE})
 
 
 def _rows(config: QLanguageConfig, width: int, vocabulary: int, logits: int) -> TokenRows:

@@ -222,7 +222,8 @@ class TextObjective:
             return logits.new_zeros(())
         if self.config.conservative == "softmax":
             scores_mV = returns.from_unit(values.values(logits))
-            return functional.cross_entropy(scores_mV, index_m1[:, 0], reduction="sum")
+            # ILQL's errors are in returns, ours in shares of their range: the squares of theirs are so much greater.
+            return functional.cross_entropy(scores_mV, index_m1[:, 0], reduction="sum") / returns.width**2
         penalties_mK = values.loss(logits, torch.full((), floor, device=logits.device))
         mask = None if exists is None else exists.unsqueeze(1)
         return 0.5 * len(logits) * off_data_mean(penalties_mK.unsqueeze(1), index_m1, token_mask_AK=mask)

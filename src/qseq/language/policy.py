@@ -71,6 +71,10 @@ class LanguagePolicy:
         self.model = model.guided(**guidance).eval()  # type: ignore[no-untyped-call]
         self.tokenizer = tokenizer
         self.end = list(end) or [tokenizer.eos_token_id]
+        stored = model.generation_config.eos_token_id
+        # Chat models may end a turn with another token than a text.
+        own = stored if isinstance(stored, list) else [stored]
+        self.ends = {tokenizer.eos_token_id, self.end[-1], *(token for token in own if token is not None)}
         self.max_length = max_length or getattr(model.config.text_config, "max_position_embeddings", None) or 2**31
         self.sample, self.temperature = sample, temperature
         self.beams, self.best_of = beams, best_of
@@ -121,17 +125,16 @@ class LanguagePolicy:
                 num_beams=self.beams,
                 num_return_sequences=self.best_of,
                 max_new_tokens=min(self.max_new_tokens, self.max_length - length),
-                eos_token_id=sorted({self.tokenizer.eos_token_id, self.end[-1]}),
+                eos_token_id=sorted(self.ends),
                 pad_token_id=self.tokenizer.pad_token_id,
             )
         if self.best_of > 1:
-            ended = {self.tokenizer.eos_token_id, self.end[-1]}
             mask = mask_BL.to(device).repeat_interleave(self.best_of, 0)
-            whole_BL = best_of_each(self.model, whole_BL, mask, candidates=self.best_of, ends=ended)
+            whole_BL = best_of_each(self.model, whole_BL, mask, candidates=self.best_of, ends=self.ends)
         return [self._text(answer) for answer in whole_BL[:, length:].tolist()]
 
     def _text(self, tokens: list[int]) -> str:
-        for end in {self.tokenizer.eos_token_id, self.end[-1]}:
+        for end in self.ends:
             if end in tokens:
                 tokens = tokens[: tokens.index(end)]
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
