@@ -101,7 +101,7 @@ def test_a_language_model_finds_them_too(average_trunk: bool) -> None:
     config = TextObjectiveConfig(discount=world.discount, support=OWN, conservative_weight=0.0)
     heads = LanguageModelConfig(average_trunk=average_trunk)
     model = QLanguageModel.on(tiny("gpt2", width=64), heads, config, returns=ReturnRange(-2.5, 2.5))
-    fit(world, model, config, cut=True, steps=600, rate=2e-3)
+    fit(world, model, config, cut=True, steps=1000, rate=2e-3)
     assert max(map(abs, errors(world, model).values())) < 0.02
 
 

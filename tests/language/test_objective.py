@@ -64,9 +64,10 @@ def test_padding_side_and_composition_change_nothing(name: str, architecture: st
     assert alone == pytest.approx(right, abs=1e-5)
 
 
+@pytest.mark.parametrize("rows", ["linear", "tied"])
 @pytest.mark.parametrize("name", LEARNERS)
-def test_chunks_change_nothing(name: str) -> None:
-    model = model_for(LEARNERS[name])
+def test_chunks_change_nothing(name: str, rows: str) -> None:
+    model = model_for(LEARNERS[name], rows=rows, dueling=rows == "tied", twin_critics=rows == "tied")
     whole, grads = gradients(model, batch_of(TEXTS), TextObjective(LEARNERS[name]))
     for elements in (1, 40):
         chunked, chunked_grads = gradients(

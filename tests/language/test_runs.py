@@ -123,7 +123,8 @@ def test_qrlhf_trains_when_called_and_learns(tmp_path: Path) -> None:
         accelerate_kwargs={"cpu": True},
         ema_kwargs={"beta": 0.95, "update_every": 1},
         tokenizer=tokenizer,
-        num_train_steps=150,
+        num_train_steps=300,
+        objective=TextObjectiveConfig(carry="text"),
         learning_rate=3e-3,
         checkpoint_folder=tmp_path / "run",
         training_kwargs={"trackers": [], "threads": 1, "warmup_steps": 10},
@@ -132,7 +133,10 @@ def test_qrlhf_trains_when_called_and_learns(tmp_path: Path) -> None:
     assert checkpoint is not None
     policy = load_policy(checkpoint, beta=float("inf"), sample=False)
     assert isinstance(policy, LanguagePolicy)
-    assert policy.respond(["a"])[0].startswith("bc")  # rewards are in the middle, and "d" would cost more than it earns
+    # Rewards are in the middle, and "d" would cost more than it earns.
+    answer = policy.respond(["a"])[0]
+    assert (answer[:2], len(answer)) == ("bc", 3)
+    assert answer[2] != "d"
     policy.save_pretrained(tmp_path / "policy")
     assert LanguagePolicy.from_pretrained(tmp_path / "policy", beta=float("inf")).respond(["a"]) == policy.respond(
         ["a"]

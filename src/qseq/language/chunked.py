@@ -56,7 +56,7 @@ class _ChunkedSum(torch.autograd.Function):
     def forward(ctx: Any, loss: ChunkLoss, rows: int, hidden_ND: Tensor, *parameters: Tensor) -> Tensor:
         wants_hidden = ctx.needs_input_grad[2]
         hidden_grad = torch.empty_like(hidden_ND) if wants_hidden else None
-        grads = [torch.zeros_like(parameter) for parameter in parameters]
+        grads: list[Tensor | None] = [None] * len(parameters)
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         for start in range(0, len(hidden_ND), rows):
             chunk = slice(start, min(start + rows, len(hidden_ND)))
@@ -68,16 +68,16 @@ class _ChunkedSum(torch.autograd.Function):
             if hidden_grad is not None:
                 first = found.pop(0)
                 hidden_grad[chunk] = 0.0 if first is None else first
-            for grad, more in zip(grads, found, strict=True):
-                if more is not None:
-                    grad += more
+            for place, more in enumerate(found):
+                grad = grads[place]
+                grads[place] = more if grad is None else grad if more is None else grad.add_(more)
             total += value.detach().float()
-        ctx.save_for_backward(*([hidden_grad] if hidden_grad is not None else []), *grads)
-        ctx.has_hidden = wants_hidden
+        ctx.grads = [hidden_grad, *grads]
         return total
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        saved = [outer[0].to(grad.dtype) * grad for grad in ctx.saved_tensors]
-        hidden_grad = saved.pop(0) if ctx.has_hidden else None
-        return None, None, hidden_grad, *saved
+        # In place: a second copy of the gradient of a head over the vocabulary is what this is here to avoid.
+        grads = [None if grad is None else grad.mul_(outer[0].to(grad.dtype)) for grad in ctx.grads]
+        ctx.grads = None
+        return None, None, *grads

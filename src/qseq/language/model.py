@@ -35,7 +35,6 @@ from qseq.policies.locate import WEIGHTS
 from qseq.training import latest_checkpoint, load_weights, save_tensors, tensors_of
 from qseq.values import LeastOf, ValueTransform, make_value_transform
 
-
 _GUIDANCE = tuple(field.name for field in fields(GuidanceConfig))
 _AUTO = ("config", "trust_remote_code", "adapter_kwargs", "revision", "token", "local_files_only")
 """What AutoModelForCausalLM hands on and means nothing for files that are here."""

@@ -199,7 +199,10 @@ class TextObjective:
                 taken_values.append(values.values(taken).sum())
             return 0.5 * config.td_weight * error + config.conservative_weight * pull
 
-        rows = chunk_rows(model.vocabulary * max(1, math.prod(values.atom_shape)), self.chunk_elements)
+        looked_at = 1 if sampled_S is None else 1 + len(sampled_S)
+        if config.conservative_weight and sampled_S is None:
+            looked_at = model.vocabulary
+        rows = chunk_rows(looked_at * math.prod(values.atom_shape), self.chunk_elements)
         loss = chunked_sum(chunk_loss, hidden_MD, model.q_parameters(), rows=rows) / len(tokens_M)
         means = {
             name: torch.stack(sums).sum() / len(tokens_M)
