@@ -76,6 +76,10 @@ def checked_trunk(model: Any) -> nn.Module:
     Raises:
         RequestError: its logits are not a plain product of hidden states and rows of a head.
     """
+    if type(model).__module__.startswith("peft."):
+        raise RequestError(
+            "model: found adapters of peft around it, expected the model itself; ask for adapters by model.lora.rank"
+        )
     head = model.get_output_embeddings()
     if head is None or not isinstance(getattr(head, "weight", None), Tensor):
         raise RequestError(f"model: found {type(model).__name__}, expected a causal language model with a linear head")
