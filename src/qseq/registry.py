@@ -18,6 +18,11 @@ _ALGORITHMS = {
     "q-transformer": ("qseq.robot", "QTransformerConfig", "QTransformerPolicy"),
     "bc": ("qseq.imitation", "CloningConfig", "CloningPolicy"),
     "filtered-bc": ("qseq.imitation", "FilteredCloningConfig", "CloningPolicy"),
+    "qrlhf": ("qseq.language", "QRLHFConfig", "LanguagePolicy"),
+    "ilql": ("qseq.language", "ILQLConfig", "LanguagePolicy"),
+    "lm-bc": ("qseq.language", "LanguageCloningConfig", "LanguagePolicy"),
+    "lm-filtered-bc": ("qseq.language", "FilteredLanguageCloningConfig", "LanguagePolicy"),
+    "lm-mc": ("qseq.language", "MonteCarloConfig", "LanguagePolicy"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -23,13 +24,18 @@ class MovingAverage:
     """Owns the target model and moves it.
 
     Parameters that are not trained (a frozen text encoder) are shared with the online model: they would stay equal
-    for ever, so a second copy would only cost memory.
+    for ever, so a second copy would only cost memory. A model may name trained ones that are shared, too, by a method
+    `shared_with_target()`: its objective then reads what it computed with them, and never trains them by the target.
     """
 
     def __init__(self, online: nn.Module) -> None:
-        self._shared = [p for p in online.parameters() if not p.requires_grad]
-        self.model: nn.Module = copy.deepcopy(online, {id(p): p for p in self._shared})
-        self.model.requires_grad_(False).eval()
+        declared: Callable[[], Iterable[nn.Parameter]] = getattr(online, "shared_with_target", tuple)
+        shared = {id(p): p for p in declared()} | {id(p): p for p in online.parameters() if not p.requires_grad}
+        self._shared = list(shared.values())
+        self.model: nn.Module = copy.deepcopy(online, dict(shared)).eval()
+        for parameter in self.model.parameters():
+            if id(parameter) not in shared:
+                parameter.requires_grad_(False)
         source = dict(online.named_parameters())
         pairs = [(name, p) for name, p in self.model.named_parameters() if p is not source[name]]
         self._target: list[Tensor] = [p for _, p in pairs]

@@ -1,0 +1,284 @@
+"""Rows of text to tokens: which of them the policy said, and what each was worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from qseq.errors import DataError, RequestError
+from qseq.language.batch import TokenisedText
+from qseq.language.rows import Row, form_of, require_reward
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a text: tokens of the policy (one turn), or of anyone else."""
+
+    tokens: list[int]
+    by_policy: bool
+
+
+class TextEncoder:
+    """Turns rows into `TokenisedText`s.
+
+    A prompt and a completion are one turn of the policy; `messages` have one for each message of the assistant, laid
+    out by the tokenizer's chat template. A completion that ended by itself ends with `turn_end`, which is the policy's
+    to say, too, and is added where it is not there yet.
+
+    Args:
+        tokenizer: with an end token.
+        max_length: longest text in tokens.
+        cut: shorten longer ones, which then count as truncated, rather than refuse them.
+        turn_end: what ends a completion; None is the tokenizer's end token.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int,
+        cut: bool = False,
+        turn_end: str | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.cut = cut
+        self.end: list[int] = [tokenizer.eos_token_id] if turn_end is None else self._tokens(turn_end)
+
+    def __call__(self, row: Row, number: int) -> TokenisedText:
+        """The row as tokens.
+
+        Args:
+            number: of the row, for messages.
+
+        Raises:
+            DataError: a column is missing, or a value is not as it must be; names the row.
+        """
+        form = form_of(row, number)
+        require_reward(row, number)
+        terminated = self._ended(row, number)
+        if "input_ids" in form:
+            return self._fitted(self._pretokenised(row, number, terminated), number)
+        if "messages" in form:
+            pieces = self._conversation(row["messages"], number)
+        else:
+            pieces = [
+                Piece(self.prompt_tokens(_text(row, "prompt", number)), by_policy=False),
+                self._completion(_text(row, "completion", number), terminated, number),
+            ]
+        return self._fitted(self._joined(pieces, row, number, terminated), number)
+
+    def prompt_tokens(self, prompt: str) -> list[int]:
+        """The tokens of a prompt, with a start token where the tokenizer puts one.
+
+        There is at least one, for the first token of the policy is said in some state.
+        """
+        tokens = list(self.tokenizer(prompt)["input_ids"])
+        if tokens[-1:] == [self.tokenizer.eos_token_id] and not prompt.endswith(self.tokenizer.eos_token):
+            tokens = tokens[:-1]  # some tokenizers end every text, but this one goes on
+        return tokens or [self.tokenizer.eos_token_id]
+
+    def conversation_tokens(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """The tokens of a conversation, up to where the policy speaks next; cut as in training, turn by turn."""
+        if not self.tokenizer.chat_template:
+            raise RequestError(
+                "messages: the tokenizer has no chat template, expected one; set tokenizer.chat_template"
+            )
+        return [token for piece in self._laid_out(messages, 0, asks=True) for token in piece.tokens]
+
+    # --- text ----------------------------------------------------------------------------------------------------
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _completion(self, text: str, terminated: bool, number: int) -> Piece:
+        tokens = self._tokens(text)
+        if not tokens:
+            raise DataError(f"row {number}: completion: found no tokens, expected at least one")
+        if terminated and tokens[-len(self.end) :] != self.end:
+            tokens = tokens + self.end
+        return Piece(tokens, by_policy=True)
+
+    def _conversation(self, messages: Any, number: int) -> list[Piece]:
+        for place, message in enumerate(messages):
+            if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+                raise DataError(f"row {number}: messages[{place}]: found {message!r}, expected a role and a content")
+            if message["role"] == "assistant" and not str(message["content"]):
+                raise DataError(f"row {number}: messages[{place}]: found an empty message of the assistant")
+        if not any(message["role"] == "assistant" for message in messages):
+            raise DataError(f"row {number}: messages: found none of the assistant, expected at least one")
+        if not self.tokenizer.chat_template:
+            raise DataError(
+                f"row {number}: messages: the tokenizer has no chat template, expected one to lay them out; "
+                "set tokenizer.chat_template and save the tokenizer"
+            )
+        return self._laid_out(messages, number, asks=False)
+
+    def _laid_out(self, messages: Sequence[Mapping[str, str]], number: int, *, asks: bool) -> list[Piece]:
+        """A conversation as the chat template has it, with `asks` up to where the policy speaks next."""
+        pieces: list[Piece] = []
+        shown = ""
+        for place, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self._render(messages[:place], number, asks=True)
+            after = self._render(messages[: place + 1], number, asks=False)
+            if not (before.startswith(shown) and after.startswith(before)):
+                raise DataError(
+                    f"row {number}: messages[{place}]: the chat template does not lay out a conversation as the "
+                    "continuation of its beginning, so the assistant's tokens cannot be told apart"
+                )
+            said = after[len(before) :]
+            # What templates put after the end token, such as a line break, nobody says.
+            end = said.rfind(self.tokenizer.eos_token)
+            said = said if end < 0 else said[: end + len(self.tokenizer.eos_token)]
+            pieces += [
+                Piece(self._tokens(before[len(shown) :]), by_policy=False),
+                Piece(self._tokens(said), by_policy=True),
+            ]
+            shown = before + said
+        rest = self._render(messages, number, asks=asks)
+        if rest.startswith(shown) and len(rest) > len(shown):
+            pieces.append(Piece(self._tokens(rest[len(shown) :]), by_policy=False))
+        return pieces
+
+    def _render(self, messages: Sequence[Mapping[str, str]], number: int, *, asks: bool) -> str:
+        try:
+            plain = [dict(message) for message in messages]
+            text = self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=asks)
+        except Exception as error:  # templates raise what they like
+            raise DataError(f"row {number}: messages: the chat template refuses them ({error})") from error
+        return str(text)
+
+    # --- tokens --------------------------------------------------------------------------------------------------
+
+    def _joined(self, pieces: Sequence[Piece], row: Row, number: int, terminated: bool) -> TokenisedText:
+        tokens: list[int] = []
+        actions: list[int] = []
+        ends: list[bool] = []
+        for piece in pieces:
+            if piece.by_policy:
+                actions += range(len(tokens), len(tokens) + len(piece.tokens))
+                ends += [False] * (len(piece.tokens) - 1) + [True]
+            tokens += piece.tokens
+        if actions and actions[0] == 0:
+            tokens, actions = [self.tokenizer.eos_token_id, *tokens], [place + 1 for place in actions]
+        turn_ends = np.array(ends)
+        return TokenisedText(
+            input_ids=np.array(tokens),
+            actions=np.array(actions),
+            rewards=_placed(row, number, turn_ends, terminated, len(self.end)),
+            turn_ends=turn_ends,
+            terminated=terminated,
+        )
+
+    def _pretokenised(self, row: Row, number: int, terminated: bool) -> TokenisedText:
+        tokens = np.asarray(row["input_ids"], dtype=np.int64)
+        mask = np.asarray(row["action_mask"]).astype(bool)
+        if mask.shape != tokens.shape:
+            raise DataError(
+                f"row {number}: action_mask: found {len(mask)} numbers, expected {len(tokens)} as input_ids"
+            )
+        most = len(self.tokenizer) - 1
+        if len(tokens) and (tokens.min() < 0 or tokens.max() > most):
+            raise DataError(f"row {number}: input_ids: found {tokens.min()} to {tokens.max()}, expected 0 to {most}")
+        actions = np.flatnonzero(mask)
+        if not len(actions):
+            raise DataError(f"row {number}: action_mask: found no token of the policy, expected at least one")
+        if actions[0] == 0:
+            raise DataError(f"row {number}: action_mask: the first token is the policy's; expected a token before it")
+        turn_ends = ~np.append(mask, False)[actions + 1]
+        if row.get("rewards") is not None and len(row["rewards"]) == len(tokens):
+            whole = _numbers(row["rewards"], number)
+            if (stray := np.flatnonzero((whole != 0) & ~mask)).size:
+                raise DataError(
+                    f"row {number}: rewards: found {whole[stray[0]]:g} at token {stray[0]}, which is not the policy's; "
+                    "expected rewards where action_mask is 1"
+                )
+            rewards = whole[actions]
+        else:
+            rewards = _placed(row, number, turn_ends, False, 0)
+        return TokenisedText(tokens, actions, rewards, turn_ends, terminated)
+
+    def _fitted(self, text: TokenisedText, number: int) -> TokenisedText:
+        if len(text.input_ids) <= self.max_length:
+            return text
+        kept = text.actions < self.max_length
+        if not self.cut or not kept.any():
+            raise DataError(
+                f"row {number}: found {len(text.input_ids)} tokens, expected at most {self.max_length}, the longest "
+                "the model reads; data.too_long=cut shortens texts that the policy has begun by then"
+            )
+        return TokenisedText(
+            text.input_ids[: self.max_length],
+            text.actions[kept],
+            text.rewards[kept],
+            text.turn_ends[kept],
+            terminated=False,
+        )
+
+    @staticmethod
+    def _ended(row: Row, number: int) -> bool:
+        """Whether a text ended by itself: unless it says otherwise."""
+        values: list[bool | None] = []
+        for name in ("terminated", "truncated"):
+            value = row.get(name)
+            if value is not None and not isinstance(value, (bool, np.bool_)):
+                raise DataError(f"row {number}: {name}: found {value!r}, expected true or false")
+            values.append(None if value is None else bool(value))
+        terminated, truncated = values
+        if terminated and truncated:
+            raise DataError(f"row {number}: found terminated and truncated, expected one of them: how did it end?")
+        return not truncated if terminated is None else terminated
+
+
+def _text(row: Row, name: str, number: int) -> str:
+    if not isinstance(row[name], str):
+        raise DataError(f"row {number}: {name}: found a {type(row[name]).__name__}, expected a text")
+    return str(row[name])
+
+
+def _numbers(values: Any, number: int) -> np.ndarray:
+    try:
+        found = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise DataError(f"row {number}: rewards: found {values!r}, expected numbers") from None
+    if found.ndim != 1:
+        raise DataError(f"row {number}: rewards: found {values!r}, expected a list of numbers")
+    if (bad := np.flatnonzero(~np.isfinite(found))).size:
+        raise DataError(f"row {number}: rewards[{bad[0]}]: found {found[bad[0]]}, expected a finite number")
+    return found
+
+
+def _placed(row: Row, number: int, turn_ends: np.ndarray, terminated: bool, end: int) -> np.ndarray:
+    """Rewards `[A]` of the policy's tokens.
+
+    One number is for the end; a list has one for each turn, or one for each token (with or without the end that was
+    added to it).
+    """
+    rewards = np.zeros(len(turn_ends), np.float32)
+    if row.get("rewards") is None:
+        value = row["reward"]
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
+            raise DataError(f"row {number}: reward: found {value!r}, expected a finite number")
+        rewards[-1] = value
+        return rewards
+    values = _numbers(row["rewards"], number)
+    turns, tokens = int(turn_ends.sum()), len(turn_ends)
+    if len(values) == tokens:
+        return values
+    if len(values) == turns:
+        rewards[turn_ends] = values
+        return rewards
+    if terminated and turns == 1 and len(values) == tokens - end:
+        rewards[: len(values)] = values
+        return rewards
+    raise DataError(
+        f"row {number}: rewards: found {len(values)} numbers, expected {turns} (one a turn) or {tokens} (one a "
+        "token of the policy)"
+    )

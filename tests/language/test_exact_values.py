@@ -1,0 +1,122 @@
+"""The objective finds the exact values of small worlds of texts, by a table and by a real language model."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from language.tiny import tiny
+from language.worlds import A, B, Prefix, TableModel, TextWorld
+from qseq.language.batch import collate
+from qseq.language.config import LanguageModelConfig, TextObjectiveConfig
+from qseq.language.model import QLanguageModel
+from qseq.language.objective import TextObjective
+from qseq.language.support import SupportConfig
+from qseq.language.values import ReturnRange
+from qseq.values import make_value_transform
+
+OWN = SupportConfig(top_k=0, min_p=0.05)
+RANGE = ReturnRange(-4.0, 4.0)
+
+
+def fit(
+    world: TextWorld, model: nn.Module, config: TextObjectiveConfig, *, cut: bool, steps: int, rate: float
+) -> list[dict[str, float]]:
+    """Full-batch steps; the target network is a copy every tenth step. Returns the terms of each step."""
+    batch = collate(
+        world.texts(cut=cut),
+        discount=config.discount,
+        per=config.discount_per,
+        minimum_return=RANGE.low,
+        padding="right",
+    )
+    objective = TextObjective(config)
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, steps)
+    history = []
+    for step in range(steps):
+        if step % 10 == 0:
+            target = copy.deepcopy(model).requires_grad_(False)
+        losses = objective.loss(batch, model, target)
+        optimiser.zero_grad()
+        losses.total.backward()
+        optimiser.step()
+        schedule.step()
+        history.append({name: float(term) for name, term in losses.terms.items()})
+    return history
+
+
+@torch.no_grad()
+def learnt(model: Any, prefix: Prefix, token: int) -> float:
+    hidden_LD = model.encode(torch.tensor([prefix]))[0]
+    return float(model.q_values_at(hidden_LD[-1:], torch.tensor([[token]])))
+
+
+def errors(world: TextWorld, model: Any) -> dict[tuple[Prefix, int], float]:
+    return {
+        (prefix, token): learnt(model, prefix, token) - world.q(prefix, token)
+        for prefix in world.states()
+        for token in (A, B)
+    }
+
+
+CASES = {
+    "deterministic": (TextWorld(), {}, False),
+    "chance": (TextWorld(chance=True), {}, False),
+    "cut off": (TextWorld(seed=1), {}, True),
+    "cut off, chance": (TextWorld(chance=True, seed=2), {}, True),
+    "discount per token": (TextWorld(per="token", seed=3), {"discount_per": "token"}, True),
+    "three turns": (TextWorld(turns=3, seed=4), {}, False),
+    "bounded": (TextWorld(seed=5), {"value": "bounded"}, True),
+    "HL-Gauss": (TextWorld(seed=6), {"value": "categorical"}, False),
+    "lower bound": (TextWorld(seed=7), {"monte_carlo_bound": True}, True),
+    "carried along": (TextWorld(seed=8), {"carry": "text"}, True),
+    "carried within a turn": (TextWorld(seed=9), {"carry": "turn"}, True),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_prefix_has_its_exact_value(name: str) -> None:
+    world, changes, cut = CASES[name]
+    config = replace(
+        TextObjectiveConfig(
+            discount=world.discount, support=OWN, conservative_weight=0.0, value="unbounded", value_atoms=51
+        ),
+        **changes,
+    )
+    model = TableModel(world.states(), returns=RANGE, values=make_value_transform(**config.value_arguments()))
+    fit(world, model, config, cut=cut, steps=2000 if config.value == "categorical" else 800, rate=0.05)
+    assert max(map(abs, errors(world, model).values())) < 0.02
+
+
+@pytest.mark.slow
+def test_a_language_model_comes_near_them() -> None:
+    """A network needs many more steps than a table to come as near."""
+    world = TextWorld(chance=True, seed=10, memory=2)
+    config = TextObjectiveConfig(discount=world.discount, support=OWN, conservative_weight=0.0)
+    model = QLanguageModel.on(tiny("gpt2", width=64), LanguageModelConfig(), config, returns=ReturnRange(-2.5, 2.5))
+    fit(world, model, config, cut=True, steps=600, rate=2e-3)
+    assert max(map(abs, errors(world, model).values())) < 0.05
+
+
+def test_without_the_regulariser_unseen_tokens_are_overestimated() -> None:
+    """The maximum over the whole vocabulary believes in tokens that no text has; the pull to the floor ends that."""
+    world = TextWorld(seed=11)
+    everything = SupportConfig(top_k=0, min_p=0.0)
+    config = TextObjectiveConfig(
+        discount=world.discount, support=everything, conservative_weight=0.0, initial_value=0.9
+    )
+    first = (world.states()[0], A)
+    found = {}
+    for weight in (0.0, 1.0):
+        model = TableModel(world.states(), returns=RANGE, values=make_value_transform("bounded", loss="bce"))
+        torch.nn.init.constant_(model.q, 2.0)  # optimistic, as an error of a network may be
+        fit(world, model, replace(config, conservative_weight=weight), cut=False, steps=600, rate=0.05)
+        found[weight] = learnt(model, *first) - world.q(*first)
+    assert found[0.0] > 1.0
+    assert found[1.0] < 0.1

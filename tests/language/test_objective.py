@@ -1,0 +1,180 @@
+"""What the objective must not depend on, and where it must be silent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from language.tiny import ARCHITECTURES, larger_weights, tiny
+from language.worlds import TextWorld
+from qseq.language.batch import TextBatch, TokenisedText, collate, returns_of
+from qseq.language.config import LanguageModelConfig, LoraConfig, TextObjectiveConfig
+from qseq.language.model import QLanguageModel
+from qseq.language.objective import TextObjective, states_of
+from qseq.language.values import ReturnRange
+from qseq.training.moving_average import MovingAverage
+
+RANGE = ReturnRange(-4.0, 4.0)
+TEXTS = [*TextWorld(turns=1).texts(), *TextWorld(chance=True, turns=3).texts(cut=True)[:9]]
+LEARNERS = {
+    "max": TextObjectiveConfig(),
+    "expectile": TextObjectiveConfig(bootstrap="expectile"),
+    "sarsa": TextObjectiveConfig(bootstrap="sarsa", value="unbounded"),
+    "Monte Carlo": TextObjectiveConfig(bootstrap="none", value="categorical"),
+    "softmax": TextObjectiveConfig(conservative="softmax"),
+    "everything": TextObjectiveConfig(monte_carlo_bound=True, carry="turn", conservative_weight=0.0),
+}
+
+
+def model_for(config: TextObjectiveConfig, architecture: str = "gpt2", **heads: Any) -> QLanguageModel:
+    model = QLanguageModel.on(tiny(architecture), LanguageModelConfig(**heads), config, returns=RANGE)
+    larger_weights(model)
+    return model
+
+
+def batch_of(texts: list[TokenisedText], padding: Any = "right") -> TextBatch:
+    return collate(texts, discount=0.9, minimum_return=RANGE.low, padding=padding)
+
+
+def gradients(
+    model: QLanguageModel, batch: TextBatch, objective: TextObjective
+) -> tuple[float, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    target = MovingAverage(model).model
+    losses = objective.loss(batch, model, target)
+    losses.total.backward()
+    grads = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return float(losses.total), grads
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", ["max", "expectile"])
+def test_padding_side_and_composition_change_nothing(name: str, architecture: str) -> None:
+    objective = TextObjective(LEARNERS[name])
+    model = model_for(LEARNERS[name], architecture)
+    right, grads = gradients(model, batch_of(TEXTS), objective)
+    left, left_grads = gradients(model, batch_of(TEXTS, "left"), objective)
+    assert left == pytest.approx(right, abs=1e-5)
+    assert max(float((grads[n] - left_grads[n]).abs().max()) for n in grads) < 1e-5
+    # Alone, weighted by its share of the policy's tokens, each text says what it says in company.
+    total = sum(len(text.actions) for text in TEXTS)
+    alone = sum(len(t.actions) / total * gradients(model, batch_of([t]), objective)[0] for t in TEXTS)
+    assert alone == pytest.approx(right, abs=1e-5)
+
+
+@pytest.mark.parametrize("rows", ["linear", "tied"])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_chunks_change_nothing(name: str, rows: str) -> None:
+    model = model_for(LEARNERS[name], rows=rows, dueling=rows == "tied", twin_critics=rows == "tied")
+    whole, grads = gradients(model, batch_of(TEXTS), TextObjective(LEARNERS[name]))
+    for elements in (1, 40):
+        chunked, chunked_grads = gradients(
+            model, batch_of(TEXTS), TextObjective(LEARNERS[name], chunk_elements=elements)
+        )
+        assert chunked == pytest.approx(whole, rel=1e-5, abs=1e-5)
+        assert grads.keys() == chunked_grads.keys()
+        assert max(float((grads[n] - chunked_grads[n]).abs().max()) for n in grads) < 1e-5
+
+
+def test_chunks_in_half_precision() -> None:
+    config = LEARNERS["max"]
+    model = model_for(config)
+    found = []
+    for elements in (1000000, 40):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found.append(gradients(model, batch_of(TEXTS), TextObjective(config, chunk_elements=elements)))
+    (whole, grads), (chunked, chunked_grads) = found
+    assert chunked == pytest.approx(whole, rel=0.02)
+    scale = max(float(grad.abs().max()) for grad in grads.values())
+    assert max(float((grads[n] - chunked_grads[n]).abs().max()) for n in grads) < 0.05 * scale
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_tokens_of_others_have_no_loss(name: str) -> None:
+    """The states that count are those in which the policy spoke, and each token is judged there only."""
+    model, batch = model_for(LEARNERS[name]), batch_of(TEXTS)
+    hidden: list[torch.Tensor] = []
+    encode = model.encode
+
+    def watched(ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        hidden.append(encode(ids, mask).detach().requires_grad_())
+        return hidden[-1]
+
+    model.encode = watched  # type: ignore[method-assign]
+    target = MovingAverage(model_for(LEARNERS[name], average_trunk=True)).model
+    TextObjective(LEARNERS[name]).loss(batch, model, target).total.backward()
+    grads_BL = hidden[0].grad.abs().sum(-1)
+    deciding = torch.zeros_like(grads_BL, dtype=torch.bool).flatten()
+    deciding[batch.states[batch.labels >= 0]] = True
+    assert torch.all(grads_BL.flatten()[~deciding] == 0.0)
+    assert torch.all(grads_BL.flatten()[deciding] > 0.0)
+
+
+def test_sampled_pull_is_right_on_average() -> None:
+    config = TextObjectiveConfig(conservative_samples=3, cloning_weight=0.0, td_weight=1.0)
+    model, batch = model_for(config), batch_of(TEXTS)
+    target = MovingAverage(model).model
+    with torch.no_grad():
+        exact = TextObjective(TextObjectiveConfig(cloning_weight=0.0)).loss(batch, model, target)
+        torch.manual_seed(0)
+        drawn = [TextObjective(config).loss(batch, model, target).terms["conservative"] for _ in range(600)]
+    assert float(torch.stack(drawn).mean()) == pytest.approx(float(exact.terms["conservative"]), rel=0.05)
+
+
+def test_a_cut_off_text_goes_on_and_an_ended_one_does_not() -> None:
+    ended, cut = (
+        TextWorld(turns=1).text((2, 3, 4), terminated=True),
+        TextWorld(turns=1).text((2, 3, 4), terminated=False),
+    )
+    batch = batch_of([ended, cut])
+    assert batch.discounts.tolist() == [[1.0, 0.0], [1.0, pytest.approx(0.9)]]
+    values = torch.arange(len(batch.states)).float()
+    targets = TextObjective(TextObjectiveConfig(discount=0.9)).targets(batch, values)
+    # States: two of the first text, then three of the second, the last one after its last token.
+    expected = batch.rewards + torch.tensor([[1.0, 0.0], [3.0, 0.9 * 4.0]])
+    assert torch.allclose(targets, expected)
+
+
+def test_a_turn_ends_in_the_state_after_the_reply() -> None:
+    text = TextWorld(turns=2).text((2, 3, 4, 5, 6, 3, 3), terminated=True)  # a reply of two tokens
+    batch = batch_of([text])
+    assert batch.states.tolist() == [0, 1, 4, 5]
+    assert batch.following[0, 1] == 2  # position 4: all of the reply has been read
+    assert batch.discounts[0].tolist() == [1.0, pytest.approx(0.9), 1.0, 0.0]
+
+
+def test_discounts_and_returns_by_hand() -> None:
+    world = TextWorld(turns=2)
+    text = world.text((2, 3, 3, 5, 4, 4), terminated=True)
+    r = text.rewards
+    per_turn = returns_of(text, 0.5, "turn", -9.0)
+    assert per_turn.achieved[0] == pytest.approx(r[0] + r[1] + 0.5 * (r[2] + r[3]), abs=1e-6)
+    per_token = returns_of(text, 0.5, "token", -9.0)
+    assert per_token.achieved[0] == pytest.approx(r[0] + r[1] / 2 + r[2] / 4 + r[3] / 8, abs=1e-6)
+    cut = returns_of(world.text((2, 3, 3, 5), terminated=False), 0.5, "turn", -9.0)
+    assert cut.achieved[0] == pytest.approx(r[0] + r[1], abs=1e-6)
+    assert cut.bounds[0] == pytest.approx(r[0] + r[1] - 4.5, abs=1e-6)
+
+
+def test_target_network_holds_no_second_trunk_where_none_is_trained() -> None:
+    config = TextObjectiveConfig()
+    for heads in ({}, {"lora": LoraConfig(rank=2), "average_trunk": True}, {"train": "heads", "average_trunk": True}):
+        model = model_for(config, **heads)
+        average = MovingAverage(model)
+        own = {name for name in average.tensors() if "offset" not in name and "q_head" not in name}
+        assert all("lora" in name for name in own), own
+        assert not any(p.requires_grad for n, p in average.model.named_parameters() if n in average.tensors())
+        assert any(p.requires_grad for p in model.parameters())
+    # Sharing must not freeze what is trained.
+    assert all(p.requires_grad for p in model_for(config).parameters())
+    shared = model_for(config)
+    MovingAverage(shared)
+    assert all(p.requires_grad for p in shared.parameters())
+
+
+def test_the_trunk_is_read_without_dropout() -> None:
+    model = model_for(TextObjectiveConfig()).train()
+    batch = batch_of(TEXTS)
+    assert torch.equal(states_of(model, batch), states_of(model, batch))
