@@ -81,6 +81,19 @@ def test_a_last_word_of_the_environment_is_state() -> None:
     assert said(text) == "bc</s>f</s>"
 
 
+def test_a_conversation_cut_off_ends_where_the_policy_would_speak() -> None:
+    """What it goes on from must be a state that others train: with the template's mark of the policy's turn."""
+    tokenizer = build_tokenizer("characters", ["abcdefgh: <|>userassistant"])
+    tokenizer.chat_template = CHATML
+    encoder = TextEncoder(tokenizer, max_length=199)
+    last = {"role": "user", "content": "gh"}
+    cut_off = whole(encoder({"messages": [*CHAT, last], "reward": 1.0, "truncated": True}, 0))
+    goes_on = whole(encoder({"messages": [*CHAT, last, CHAT[1]], "reward": 1.0}, 0))
+    assert cut_off.endswith("<|assistant|>")
+    assert goes_on.startswith(cut_off)
+    assert not whole(encoder({"messages": [*CHAT, last], "reward": 1.0}, 0)).endswith("<|assistant|>")
+
+
 def test_pretokenised_rows() -> None:
     row = {"input_ids": [1, 5, 6, 7, 8], "action_mask": [0, 1, 1, 0, 1], "rewards": [0, 0, -1, 0, 2.0]}
     text = ENCODER(row, 0)

@@ -65,7 +65,7 @@ class TextEncoder:
         if "input_ids" in form:
             return self._fitted(self._pretokenised(row, number, terminated), number)
         if "messages" in form:
-            pieces = self._conversation(row["messages"], number)
+            pieces = self._conversation(row["messages"], terminated, number)
         else:
             pieces = [
                 Piece(self.prompt_tokens(_text(row, "prompt", number)), by_policy=False),
@@ -104,7 +104,7 @@ class TextEncoder:
             tokens = tokens + self.end
         return Piece(tokens, by_policy=True)
 
-    def _conversation(self, messages: Any, number: int) -> list[Piece]:
+    def _conversation(self, messages: Any, terminated: bool, number: int) -> list[Piece]:
         for place, message in enumerate(messages):
             if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
                 raise DataError(f"row {number}: messages[{place}]: found {message!r}, expected a role and a content")
@@ -117,7 +117,9 @@ class TextEncoder:
                 f"row {number}: messages: the tokenizer has no chat template, expected one to lay them out; "
                 "set tokenizer.chat_template and save the tokenizer"
             )
-        return self._laid_out(messages, number, asks=False)
+        # Where it was cut off after someone else, the state to go on from is the one in which the policy would speak.
+        goes_on = not terminated and messages[-1]["role"] != "assistant"
+        return self._laid_out(messages, number, asks=goes_on)
 
     def _laid_out(self, messages: Sequence[Mapping[str, str]], number: int, *, asks: bool) -> list[Piece]:
         """A conversation as the chat template has it, with `asks` up to where the policy speaks next."""
