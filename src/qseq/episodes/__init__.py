@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qseq.episodes.action_space import ActionSpace
 from qseq.episodes.episode import Episode
+from qseq.episodes.past_actions import PAST_ACTIONS, PastActions
 from qseq.episodes.recorded import RecordedEpisode
 from qseq.episodes.returns import returns_to_go
 from qseq.episodes.schema import FieldSpec, StoreSchema
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _NEEDS_TORCH = {"ReplayMemoryDataset": "replay", "WindowBatch": "windows", "Windows": "windows"}
 
 __all__ = [
+    "PAST_ACTIONS",
     "ActionSpace",
     "Conversion",
     "Episode",
@@ -34,6 +36,7 @@ __all__ = [
     "EpisodeView",
     "FieldSpec",
     "FieldStatistics",
+    "PastActions",
     "RecordedEpisode",
     "ReplayMemoryDataset",
     "StoreSchema",

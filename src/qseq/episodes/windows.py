@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qseq.episodes.past_actions import PAST_ACTIONS, PastActions
 from qseq.episodes.step_order import MixedSteps, ShuffledSteps, StepOrder, StepsInOrder
 from qseq.episodes.view import EpisodeView
 from qseq.episodes.window_spec import WindowSpec
@@ -96,6 +97,7 @@ class Windows:
         min_return: the least return possible; what is assumed to follow an episode that did not terminate.
         shuffle: False takes the steps in the order of the view, in every epoch.
         fields: observation fields to read, all if not given: what nobody asks for, cameras above all, is not touched.
+        past_actions: what was done before each frame, given as one more field, "past_actions"; none if not given.
 
     Attributes:
         fields: name -> what the schema says of the field, for those that are read.
@@ -115,6 +117,7 @@ class Windows:
         min_return: float = 0.0,
         shuffle: bool = True,
         fields: Sequence[str] | None = None,
+        past_actions: PastActions | None = None,
     ) -> None:
         unknown = sorted(set(fields or ()) - set(view.fields))
         if unknown:
@@ -124,6 +127,9 @@ class Windows:
         if seed < 0:
             raise RequestError(f"seed: found {seed}, expected at least 0")
         self.view = view
+        if past_actions is not None and PAST_ACTIONS in view.fields:
+            raise RequestError(f"past_actions: the data have a field '{PAST_ACTIONS}' of their own")
+        self.past_actions = past_actions
         self.fields = {name: view.fields[name] for name in (view.fields if fields is None else fields)}
         self.spec = spec
         self.batch_size = batch_size
@@ -237,8 +243,11 @@ class Windows:
         at_end_BM &= places.terminated[:, None]
         rewards_BN = view.take("reward", places.store_ids, step_rows_BN)
         rewards_BN *= step_mask_BN
+        frames = {name: torch.from_numpy(view.take(name, places.store_ids, frame_rows_BU)) for name in self.fields}
+        if self.past_actions is not None:
+            frames[PAST_ACTIONS] = torch.from_numpy(self._done_before(places, frame_rows_BU - first_frame_B1))
         return WindowBatch(
-            frames={name: torch.from_numpy(view.take(name, places.store_ids, frame_rows_BU)) for name in self.fields},
+            frames=frames,
             actions=torch.from_numpy(view.take("action", places.store_ids, step_rows_BN)),
             rewards=torch.from_numpy(rewards_BN),
             step_mask=torch.from_numpy(step_mask_BN),
@@ -251,3 +260,11 @@ class Windows:
             steps=torch.from_numpy(places.steps.copy()),
             recordings=torch.from_numpy(places.recordings.copy()),
         )
+
+    def _done_before(self, places: _Places, frames_BU: np.ndarray) -> np.ndarray:
+        """What was done before each frame, counted from the start of its episode: `[B, U, m, W]`."""
+        assert self.past_actions is not None
+        before_BUm = frames_BU[..., None] - np.arange(self.past_actions.steps, 0, -1)
+        rows_BUm = (places.step_rows - places.steps)[:, None, None] + np.maximum(before_BUm, 0)
+        actions = self.view.take("action", places.store_ids, rows_BUm.reshape(len(rows_BUm), -1))
+        return self.past_actions.vectors(actions.reshape(*rows_BUm.shape, *actions.shape[2:]), before_BUm >= 0)

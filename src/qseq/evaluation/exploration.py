@@ -112,5 +112,6 @@ class ExploringActor(PolicyActor):
         for row, slot in enumerate(slots):
             if self._exploration == "epsilon" and self._random[slot].random() < self.rate:
                 actions[row] = self._explored.random_action(self._random[slot])
+                self._explored.was_done(slot, actions[row])
             self.steps += 1
         return actions

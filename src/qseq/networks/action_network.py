@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from qseq.configuration import Fraction
 from qseq.networks.attention import DecodingCache
 from qseq.networks.decoder import Decoder
 from qseq.networks.frozen_text import TextInputs, resolve_text
@@ -39,6 +40,8 @@ class NetworkConfig:
     decoder_dim_head: int = 32
     ff_mult: int = 4
     dropout: float = 0.1
+    memory_dropout: Fraction = 0.1
+    """Share of the training samples that are not shown what was done before (`data.past_actions`)."""
     tied: bool = False
     """Score bins with their own embeddings instead of a projection of its own."""
     head: HeadConfig = field(default_factory=HeadConfig)
@@ -86,7 +89,12 @@ class ActionNetwork(nn.Module):
         self.field_shapes = {name: layout.shape for name, layout in fields.items()}
         self.text_inputs = TextInputs(config.text)
         encoders = make_field_encoders(
-            fields, config.dim, config.vision, conditional=config.text.encoder != "none", tower=tower
+            fields,
+            config.dim,
+            config.vision,
+            conditional=config.text.encoder != "none",
+            tower=tower,
+            memory_dropout=config.memory_dropout,
         )
         self.encoder = ObservationEncoder(
             encoders,

@@ -12,10 +12,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from qseq.episodes import PAST_ACTIONS
 from qseq.errors import RequestError
 from qseq.networks.attention import TransformerBlock
 from qseq.networks.camera import CameraEncoder
 from qseq.networks.conditioning import Conditioning
+from qseq.networks.past_actions import PastActionEncoder
 from qseq.networks.text import Instruction, InstructionEncoder, TextConfig
 from qseq.networks.vision import VisionConfig
 
@@ -62,7 +64,14 @@ def is_image(shape: tuple[int, ...]) -> bool:
 
 
 def make_field_encoder(
-    name: str, layout: FieldLayout, dim: int, vision: VisionConfig, *, conditional: bool, tower: nn.Module | None
+    name: str,
+    layout: FieldLayout,
+    dim: int,
+    vision: VisionConfig,
+    *,
+    conditional: bool,
+    tower: nn.Module | None,
+    memory_dropout: float = 0.0,
 ) -> nn.Module:
     """A new encoder of one field: `([B, F, *shape], instruction) -> [B, F, encoder.tokens, D]`.
 
@@ -71,6 +80,8 @@ def make_field_encoder(
     Raises:
         RequestError: a camera whose frames the tower cannot take.
     """
+    if name == PAST_ACTIONS:
+        return PastActionEncoder(layout.shape, dim, drop_probability=memory_dropout)
     if not is_image(layout.shape):
         return VectorEncoder(layout, dim)
     try:
@@ -89,10 +100,13 @@ def make_field_encoders(
     *,
     conditional: bool = True,
     tower: nn.Module | None = None,
+    memory_dropout: float = 0.0,
 ) -> dict[str, nn.Module]:
     """A new encoder for each field, see `make_field_encoder`."""
     return {
-        name: make_field_encoder(name, layout, dim, vision, conditional=conditional, tower=tower)
+        name: make_field_encoder(
+            name, layout, dim, vision, conditional=conditional, tower=tower, memory_dropout=memory_dropout
+        )
         for name, layout in fields.items()
     }
 

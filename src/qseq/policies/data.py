@@ -38,6 +38,8 @@ class DataConfig:
     """Observation fields the policy reads; all of them if empty."""
     history: PositiveInt = 1
     """Frames of one observation, the newest included."""
+    past_actions: NonNegativeInt = 0
+    """How many of the last actions a policy knows, beside the frames: what it did and what came of it."""
     weights: tuple[NonNegativeFloat, ...] = ()
     """How often the steps of each data source are drawn, compared with the others, in the order of the sources; 0
     leaves one out. Without any, every step comes as often as every other."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qseq.actions import ActionTokenizer, make_tokenizer
 from qseq.configuration import PositiveInt
-from qseq.episodes import EpisodeView, Windows, WindowSpec
+from qseq.episodes import PAST_ACTIONS, ActionSpace, EpisodeView, PastActions, Windows, WindowSpec
 from qseq.episodes.statistics import compute_statistics
 from qseq.errors import ConfigError, RequestError
 from qseq.networks.action_network import NetworkConfig, resolve
@@ -98,8 +98,18 @@ def prepare(
         bootstrap_steps=bootstrap_steps,
         num_action_steps=max(actions.chunk, *bootstrap_steps) if bootstrap_steps else actions.chunk,
     )
+    past = PastActions(ActionSpace.from_json(view.action_space), data.past_actions) if data.past_actions else None
+    if past is not None:
+        shapes[PAST_ACTIONS] = past.shape
     plain = Windows(
-        view, spec, batch_size=batch_size, seed=seed, discount=discount, min_return=min_return, fields=chosen
+        view,
+        spec,
+        batch_size=batch_size,
+        seed=seed,
+        discount=discount,
+        min_return=min_return,
+        fields=chosen,
+        past_actions=past,
     )
     windows = _augmented(plain, data, seed)
     policy_spec = TokenPolicySpec(

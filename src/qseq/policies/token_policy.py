@@ -19,6 +19,7 @@ from torch import Tensor
 import qseq
 from qseq.actions import ActionTokenizer, ChunkTokens
 from qseq.configuration import from_dict, to_dict
+from qseq.episodes import PAST_ACTIONS, ActionSpace, PastActions
 from qseq.errors import ConfigError, DataError, RequestError
 from qseq.files import write_atomic
 from qseq.networks.action_network import ActionNetwork, NetworkConfig, unpublished
@@ -33,7 +34,7 @@ from qseq.policies.base import Observation, Policy
 from qseq.policies.camera_memory import CameraMemory, ShownFrames
 from qseq.policies.inputs import read_frames, read_instructions
 from qseq.policies.locate import DESCRIPTION, WEIGHTS, locate_policy, read_description
-from qseq.policies.memory import FrameMemory
+from qseq.policies.memory import ActionMemory, FrameMemory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,18 @@ class TokenPolicySpec:
             crop=int(description["crop"]),
         )
 
+    @property
+    def past_actions(self) -> PastActions | None:
+        """How the network is shown what was done before, if it is."""
+        if PAST_ACTIONS not in self.fields:
+            return None
+        return PastActions(ActionSpace.from_json(self.action_space), self.fields[PAST_ACTIONS][0])
+
+    @property
+    def shown_fields(self) -> dict[str, tuple[int, ...]]:
+        """The fields that an environment shows; the policy remembers its actions itself."""
+        return {name: shape for name, shape in self.fields.items() if name != PAST_ACTIONS}
+
     def blank_layouts(self) -> dict[str, FieldLayout]:
         """What the network sees, with statistics that the weights will overwrite."""
         return {name: FieldLayout(shape=self._seen(shape)) for name, shape in self.fields.items()}
@@ -123,6 +136,8 @@ class TokenPolicy(Policy):
         self.cond_scale = cond_scale
         self.use_cache = use_cache
         self._memory = FrameMemory(spec.history)
+        self._actions = ActionMemory(spec.past_actions)
+        self._fields = spec.shown_fields
         self._cameras = [name for name, shape in spec.fields.items() if is_image(shape)]
         self._seen, self._seen_untold = CameraMemory(), CameraMemory()
         self._queues: dict[int, list[np.ndarray]] = {}
@@ -145,7 +160,7 @@ class TokenPolicy(Policy):
 
     @property
     def observation_fields(self) -> dict[str, tuple[int, ...]]:
-        return self.spec.fields
+        return self._fields
 
     @property
     def action_space(self) -> dict[str, Any]:
@@ -165,7 +180,7 @@ class TokenPolicy(Policy):
         self._generator.manual_seed(seed)
 
     def reset(self, environment_ids: Sequence[int] | None = None) -> None:
-        for memory in (self._memory, self._seen, self._seen_untold):
+        for memory in (self._memory, self._actions, self._seen, self._seen_untold):
             memory.forget(environment_ids)
         for environment in list(self._queues) if environment_ids is None else environment_ids:
             self._queues.pop(environment, None)
@@ -177,14 +192,21 @@ class TokenPolicy(Policy):
         *,
         environment_ids: Sequence[int] | None = None,
     ) -> np.ndarray:
-        frames, single = read_frames(observation, self.spec.fields)
+        frames, single = read_frames(observation, self._fields)
         rows = len(next(iter(frames.values())))
         environments = list(range(rows)) if environment_ids is None else list(environment_ids)
         texts = self._texts(instruction, rows)
+        frames |= self._actions.fields(environments)
         windows = self._memory.push(frames, environments)
         shown = ShownFrames(environments, self._memory.numbers(environments))
         actions = self._from_queues(shown, windows, texts)
+        for environment, action in zip(environments, actions, strict=True):
+            self._actions.add(environment, action)
         return actions[0] if single else actions
+
+    def was_done(self, environment_id: int, action: np.ndarray) -> None:
+        """Tell a policy that remembers its actions what was done in the place of the last one it chose."""
+        self._actions.replace_last(environment_id, action)
 
     def decide(
         self, windows: Mapping[str, np.ndarray], texts: Sequence[str], shown: ShownFrames | None = None
@@ -245,7 +267,9 @@ class TokenPolicy(Policy):
         """The windows `[T, F, *shape]` of an episode, and the tokens `[T, A]` of what was done."""
         steps, history = len(actions), self.spec.history
         rows_TF = np.maximum(np.arange(steps)[:, None] - np.arange(history - 1, -1, -1), 0)
-        windows = {name: np.asarray(observations[name])[rows_TF] for name in self.spec.fields}
+        windows = {name: np.asarray(observations[name])[rows_TF] for name in self._fields}
+        if self.spec.past_actions is not None:
+            windows[PAST_ACTIONS] = self.spec.past_actions.along(np.asarray(actions), rows_TF)
         if isinstance(self.spec.tokenizer, ChunkTokens):
             ahead = np.minimum(np.arange(steps)[:, None] + np.arange(self.spec.tokenizer.steps), steps - 1)
             actions = actions[ahead]
