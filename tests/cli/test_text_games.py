@@ -36,6 +36,7 @@ def test_games_of_one_player(qseq: Command, tmp_path: Path) -> None:
         (["--env", "text:maze", "--policy", "random"], ("--policy random", "scripted:")),
         (["--env", "text:maze", "--policy-kwargs", "{}"], ("--policy-kwargs", "--policy")),
         (["--env", "text:maze", "--success-return", "1"], ("--success-return",)),
+        (["--env", "text:maze", "--images", "jpeg"], ("--images",)),
         (["--env", "text:maze", "--env-kwargs", '{"size": 3}'], ("refuses its arguments",)),
         (["--env", "text:maze", "--out", "."], ("is a folder",)),
     ],

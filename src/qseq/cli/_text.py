@@ -21,7 +21,7 @@ def is_text(env: str | None) -> bool:
 
 def collect_games(args: argparse.Namespace) -> None:
     """`qseq collect` of text games: rows as JSON lines."""
-    refuse_flags(args, "success_return", "instruction")
+    refuse_flags(args, "success_return", "instruction", "images", "workers", "ray_address")
     require_file_name(args.out, "--out")
     refuse_existing(args.out, "--out", advice="rows are written anew: choose another name")
     from qseq.evaluation import collect_text
