@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from _machine import cpu_model
 from qseq.episodes import Episode, EpisodeStore, EpisodeView, StoreWriter, Windows, WindowSpec
 
 STATE, ACTION, BATCH = 39, 4, 256
@@ -173,14 +174,6 @@ def seconds(work: Callable[[], None]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
 
 
 if __name__ == "__main__":

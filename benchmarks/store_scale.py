@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from _machine import cpu_model
 from qseq.episodes import Episode, EpisodeStore, StoreWriter, convert
 from qseq.episodes.formats.video import psnr
 from qseq.evaluation.collect import collect
@@ -396,14 +397,6 @@ def bytes_on_disk(folder: Path) -> int:
 
 def memory_gb() -> float:
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-
-
-def cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from qseq.configuration import checked, from_dict
+from qseq.configuration import checked
 from qseq.errors import RequestError
 from qseq.language.algorithm import prepare
 from qseq.language.config import (
@@ -26,11 +25,15 @@ from qseq.language.model import QLanguageModel
 from qseq.language.policy import LanguagePolicy
 from qseq.language.preparation import gather_rows
 from qseq.language.tokenizers import checked_tokenizer
-from qseq.training import TrainingConfig, make_accelerator
-
-_AVERAGE = {"beta": "beta", "update_after_step": "target_start", "update_every": "target_every"}
-_ACCELERATE = ("cpu", "kwargs_handlers", "mixed_precision", "log_with")
-_PRECISIONS = {None: "fp32", "no": "fp32", "bf16": "bf16"}
+from qseq.training import make_accelerator
+from qseq.training.keywords import (
+    ACCELERATOR,
+    AVERAGE,
+    checked_keywords,
+    of_the_accelerator,
+    train_in,
+    training_config,
+)
 
 
 class QRLHF:
@@ -76,7 +79,7 @@ class QRLHF:
         seed: int = 0,
         training_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        accelerate = _known("accelerate_kwargs", accelerate_kwargs, _ACCELERATE)
+        accelerate = checked_keywords("accelerate_kwargs", accelerate_kwargs, ACCELERATOR)
         heads = heads or LanguageModelConfig()
         if isinstance(model, str):
             heads = replace(heads, path=model)
@@ -87,7 +90,7 @@ class QRLHF:
             model=heads,
             objective=objective or TextObjectiveConfig(),
             guidance=guidance or GuidanceConfig(),
-            training=_training(
+            training=training_config(
                 {
                     "batch_size": batch_size,
                     "steps": num_train_steps,
@@ -97,9 +100,9 @@ class QRLHF:
                     "weight_decay": weight_decay,
                     "checkpoint_every": checkpoint_every,
                 },
-                _known("ema_kwargs", ema_kwargs, _AVERAGE),
-                accelerate,
-                training_kwargs or {},
+                average=checked_keywords("ema_kwargs", ema_kwargs, AVERAGE),
+                accelerate=accelerate,
+                further=training_kwargs,
             ),
         )
         self.run = Path(checkpoint_folder or tempfile.mkdtemp(prefix="qseq-"))
@@ -111,18 +114,13 @@ class QRLHF:
             seed=seed,
             model=None if isinstance(model, str) else model,
             tokenizer=None if tokenizer is None else checked_tokenizer(tokenizer),
-            accelerator=make_accelerator(**{k: accelerate[k] for k in ("cpu", "kwargs_handlers") if k in accelerate}),
+            accelerator=make_accelerator(**of_the_accelerator(accelerate)),
         )
         self.trainer = self._prepared.trainer
 
     def __call__(self, resume: bool = False) -> Path | None:
         """Train; returns the final checkpoint (None without `checkpoint_folder`)."""
-        try:
-            checkpoint = self.trainer.train(resume=resume)
-        finally:
-            if self._temporary:
-                shutil.rmtree(self.run, ignore_errors=True)
-        return None if self._temporary else checkpoint
+        return train_in(self.run, self.trainer, temporary=self._temporary, resume=resume)
 
     @property
     def model(self) -> QLanguageModel:
@@ -133,32 +131,3 @@ class QRLHF:
     def policy(self) -> LanguagePolicy:
         """The policy of the model as it is now."""
         return LanguagePolicy(self.model, self._prepared.tokenizer)
-
-
-def _known(name: str, given: Mapping[str, Any] | None, known: Any) -> dict[str, Any]:
-    for key in given or {}:
-        if key not in known:
-            raise RequestError(f"{name}: found '{key}', expected some of {', '.join(known)}")
-    return dict(given or {})
-
-
-def _training(
-    plain: dict[str, Any], average: dict[str, Any], accelerate: dict[str, Any], further: Mapping[str, Any]
-) -> TrainingConfig:
-    tree = dict(plain)
-    for key, value in average.items():
-        name, number = ("target_rate", 1.0 - value) if key == "beta" else (_AVERAGE[key], value)
-        tree[name] = number
-    if "mixed_precision" in accelerate:
-        precision = accelerate["mixed_precision"]
-        if precision not in _PRECISIONS:
-            raise RequestError(f"accelerate_kwargs: found mixed_precision={precision!r}, expected 'no' or 'bf16'")
-        tree["precision"] = _PRECISIONS[precision]
-    if "log_with" in accelerate:
-        log_with = accelerate["log_with"]
-        tree["trackers"] = [log_with] if isinstance(log_with, str) else list(log_with or ())
-    for key, value in further.items():
-        if key in tree:
-            raise RequestError(f"training_kwargs: found '{key}', which another argument says already")
-        tree[key] = value
-    return from_dict(TrainingConfig, tree)

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qseq.actions import ActionTokenizer, ChunkTokens
-from qseq.configuration import checked, from_dict
+from qseq.configuration import checked
 from qseq.episodes import EpisodeStore, EpisodeView, ReplayMemoryDataset, Windows, WindowSpec
 from qseq.errors import RequestError
 from qseq.policies import write_description
 from qseq.policies.preparation import instruction_inputs, needs_instruction, only_instruction
 from qseq.robot.checks import check_same_value, check_value_range
 from qseq.robot.description import describe_model, fitting_tokenizer, value_arguments
-from qseq.robot.keywords import ACCELERATOR, AVERAGE, DATALOADER, OPTIMISER, checked_keywords, precision_of
 from qseq.robot.model import QRoboticTransformer
 from qseq.robot.objective import make_objective
 from qseq.robot.objective_config import QObjectiveConfig
 from qseq.robot.policy import QTransformerPolicy
-from qseq.training import Trainer, TrainingConfig, load_weights, make_accelerator
+from qseq.training import Trainer, load_weights, make_accelerator
+from qseq.training.keywords import (
+    ACCELERATOR,
+    AVERAGE,
+    DATALOADER,
+    OPTIMISER,
+    checked_keywords,
+    of_the_accelerator,
+    train_in,
+    training_config,
+)
 
 _STEPS = 10
 
@@ -117,8 +125,11 @@ class QLearner:
         loading = {"shuffle": True} | checked_keywords("dataloader_kwargs", dataloader_kwargs, DATALOADER)
         if not isinstance(loading["shuffle"], bool):
             raise RequestError(f"dataloader_kwargs: found shuffle={loading['shuffle']!r}, expected True or False")
-        training = _training(
+        average = {"beta": 0.99, "target_start": 10, "target_every": 5}
+        average |= checked_keywords("q_target_ema_kwargs", q_target_ema_kwargs, AVERAGE)
+        training = training_config(
             {
+                **checked_keywords("optimizer_kwargs", optimizer_kwargs, OPTIMISER),
                 "steps": num_train_steps,
                 "batch_size": batch_size,
                 "learning_rate": learning_rate,
@@ -127,8 +138,7 @@ class QLearner:
                 "grad_accum_every": grad_accum_every,
                 "checkpoint_every": checkpoint_every,
             },
-            average=checked_keywords("q_target_ema_kwargs", q_target_ema_kwargs, AVERAGE),
-            optimiser=checked_keywords("optimizer_kwargs", optimizer_kwargs, OPTIMISER),
+            average=average,
             accelerate=accelerate,
             further=training_kwargs,
         )
@@ -160,17 +170,12 @@ class QLearner:
             run=self.run,
             seed=seed,
             save_model=lambda _, folder: write_description(QTransformerPolicy.kind, self.policy_spec, folder),
-            accelerator=accelerator or make_accelerator(**{k: accelerate[k] for k in _MADE_WITH if k in accelerate}),
+            accelerator=accelerator or make_accelerator(**of_the_accelerator(accelerate)),
         )
 
     def __call__(self, resume: bool = False) -> Path | None:
         """Train; returns the final checkpoint (None without `checkpoint_folder`)."""
-        try:
-            checkpoint = self.trainer.train(resume=resume)
-        finally:
-            if self._temporary:
-                shutil.rmtree(self.run, ignore_errors=True)
-        return None if self._temporary else checkpoint
+        return train_in(self.run, self.trainer, temporary=self._temporary, resume=resume)
 
     @property
     def policy(self) -> QTransformerPolicy:
@@ -184,10 +189,6 @@ class QLearner:
     def load(self, folder: str | Path) -> None:
         """Read weights written by `save`. Raises DataError if they do not fit."""
         load_weights(self.model, Path(folder) / "model.safetensors")
-
-
-_MADE_WITH = ("cpu", "kwargs_handlers")
-"""Keys of accelerate's that its Accelerator is made with; the others are the training's."""
 
 
 def _as_view(dataset: ReplayMemoryDataset | EpisodeStore | EpisodeView | str | Path) -> EpisodeView:
@@ -259,25 +260,3 @@ def _objective(
             value_atoms=value.get("num_atoms", QObjectiveConfig.value_atoms),
         )
     )
-
-
-def _training(
-    plain: dict[str, Any],
-    *,
-    average: dict[str, Any],
-    optimiser: dict[str, Any],
-    accelerate: dict[str, Any],
-    further: Mapping[str, Any] | None,
-) -> TrainingConfig:
-    beta = average.pop("beta", 0.99)
-    tree = plain | {"target_rate": 1.0 - beta, "target_start": 10, "target_every": 5} | average | optimiser
-    if "precision" in accelerate:
-        tree["precision"] = precision_of(accelerate["precision"])
-    if "trackers" in accelerate:
-        log_with = accelerate["trackers"]
-        tree["trackers"] = [log_with] if isinstance(log_with, str) else list(log_with or ())
-    for key, value in (further or {}).items():
-        if key in tree:
-            raise RequestError(f"training_kwargs: found '{key}', which another argument says already")
-        tree[key] = value
-    return from_dict(TrainingConfig, tree)
