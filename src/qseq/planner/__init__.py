@@ -2,8 +2,9 @@
 
 from qseq.planner.config import DiffuserConfig
 from qseq.planner.normalisers import Normaliser
+from qseq.planner.pipeline import ValueGuidedRLPipeline
 from qseq.planner.planning import Planner, Plans
 from qseq.planner.policy import DiffuserPolicy
 from qseq.planner.spec import PlannerNetwork, PlannerSpec
 
-__all__ = ["DiffuserConfig", "DiffuserPolicy", "Normaliser", "Planner", "PlannerNetwork", "PlannerSpec", "Plans"]
+__all__ = ["DiffuserConfig", "DiffuserPolicy", "Normaliser", "Planner", "PlannerNetwork", "PlannerSpec", "Plans", "ValueGuidedRLPipeline"]

@@ -25,8 +25,8 @@ class PlanBatch:
     Attributes:
         states_BHS: the planned states: `stride` steps apart; behind the episode's end its last state, repeated.
         inside_BH: False behind the end.
-        actions_BHA: the action taken at each planned state.
-        following_BS: the state `stride` steps after the window's first, or the episode's last state.
+        actions_BHA: the action taken at each planned state; 0 where none was.
+        acted_BH: False at the episode's last state and behind it.
         rewards_BN: of every step of the window, 0 behind the end.
         steps_BH: environment steps from the window's first state to each planned one, at most to the end.
         terminated_BH: the planned state is terminal: nothing comes after it.
@@ -38,6 +38,7 @@ class PlanBatch:
     states_BHS: Tensor
     inside_BH: Tensor
     actions_BHA: Tensor
+    acted_BH: Tensor
     rewards_BN: Tensor
     steps_BH: Tensor
     terminated_BH: Tensor
@@ -80,7 +81,7 @@ class PlanBatches:
             )
         self._windows = Windows(
             view,
-            WindowSpec(bootstrap_steps=tuple(self._later), num_action_steps=length),
+            WindowSpec(bootstrap_steps=tuple(self._later), num_action_steps=length + 1),
             batch_size=batch_size,
             seed=seed,
             discount=spec.value.discount,
@@ -105,13 +106,14 @@ class PlanBatches:
         steps_BH = torch.cat([torch.zeros(len(states_BHS), 1, dtype=torch.int64), batch.bootstrap_steps], dim=1)
         inside_BH = torch.cat([ones_B1, batch.bootstrap_steps == torch.tensor(self._later)], dim=1)
         at_states = torch.arange(plan.horizon) * plan.stride
-        # The last planned state is the window's last frame: its action is not in the window, and is never used.
-        actions_BHA = batch.actions.flatten(2).float()[:, at_states.clamp_max(batch.actions.shape[1] - 1)]
+        acted_BH = batch.step_mask[:, at_states]
+        actions_BHA = batch.actions.flatten(2).float()[:, at_states] * acted_BH.unsqueeze(-1)
         goals_BHG, goal_steps_BH = self._goals(batch, steps_BH, index)
         return PlanBatch(
             states_BHS=states_BHS,
             inside_BH=inside_BH,
             actions_BHA=actions_BHA,
+            acted_BH=acted_BH,
             rewards_BN=batch.rewards,
             steps_BH=steps_BH,
             terminated_BH=torch.cat([~ones_B1, batch.bootstrap_terminated], dim=1),

@@ -34,7 +34,8 @@ class PlannerObjective:
         network = cast(PlannerNetwork, online)
         average = network if target is None else cast(PlannerNetwork, target)
         states_BHS = network.states.normalise(batch.states_BHS)
-        actions_BHA = network.actions.normalise(batch.actions_BHA)
+        # Where nothing was done the middle of the scale is shown, and no loss asks for it.
+        actions_BHA = network.actions.normalise(batch.actions_BHA) * batch.acted_BH.unsqueeze(-1)
         plans_BHX = torch.cat([actions_BHA, states_BHS], dim=-1) if self.spec.plans_actions else states_BHS
         terms = {"denoising": self._denoising(batch, network, plans_BHX)}
         if network.inverse is not None and states_BHS.shape[1] > 1:
@@ -66,8 +67,7 @@ class PlannerObjective:
         weights_BHX = batch.inside_BH.unsqueeze(-1).to(plans_BHX) * ~known_BHX
         if self.spec.plans_actions:
             size = self.spec.action_size
-            # The window holds no action for its last state: it repeats the one before.
-            weights_BHX[:, -1, :size] = 0.0
+            weights_BHX[..., :size] *= batch.acted_BH.unsqueeze(-1)
             weights_BHX[:, 0, :size] *= diffusion.first_action_weight
         errors_BHX = (predicted_BHX.float() - truth_BHX).square()
         return (errors_BHX * weights_BHX).sum() / weights_BHX.sum().clamp_min(1.0)

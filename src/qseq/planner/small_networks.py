@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from qseq.values import BoundedValue, UnboundedValue, ValueTransform
 
 
+_FAR = -4.0
+
+
 class _Features(nn.Module):
     """Numbers, and sines and cosines of them: what is sharp in space is hard to fit without (Tancik et al. 2020)."""
 
@@ -45,6 +48,9 @@ class EndpointValue(nn.Module):
         self.features = _Features(state_size + goal_size, frequencies)
         self.layers = _layers(self.features.size, dim, 1)
         self.transform: ValueTransform = BoundedValue(loss_kind="bce") if goal_size else UnboundedValue()
+        if goal_size:
+            # Far from every goal, until something is known: values too high at first take long to come down.
+            nn.init.constant_(self.layers[-1].bias, _FAR)
 
     def logits(self, states_BS: Tensor, goals_BG: Tensor | None = None) -> Tensor:
         """Normalised states [..., S] and goals [..., G] -> logits [...]."""
