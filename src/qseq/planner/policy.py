@@ -142,7 +142,11 @@ class DiffuserPolicy(Policy):
 
     def _replan(self, environments: Sequence[int], states_ES: Tensor, goals_EG: Tensor | None) -> None:
         """New plans for those whose plan is old, or was made for another goal."""
-        due = [row for row, name in enumerate(environments) if self._is_due(name, None if goals_EG is None else goals_EG[row])]
+        due = [
+            row
+            for row, name in enumerate(environments)
+            if self._is_due(name, None if goals_EG is None else goals_EG[row])
+        ]
         if not due:
             return
         self._warn_of_far_goals(goals_EG)
