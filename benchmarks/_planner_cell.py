@@ -1,6 +1,8 @@
 """Evaluate one trained planner in PointMaze; prints one line of JSON.
 
-python benchmarks/_planner_cell.py RUN TASK OPTIONS EPISODES SEED      # RUN "controller": the scripted one; OPTIONS: JSON
+python benchmarks/_planner_cell.py RUN TASK OPTIONS EPISODES SEED
+
+RUN "controller" is the scripted one; OPTIONS are those of the policy, as JSON.
 """
 
 from __future__ import annotations

@@ -20,7 +20,9 @@ class GaussianProcess:
     covariance_HH: Tensor
 
     @classmethod
-    def autoregression(cls, horizon: int, decay: float = 0.9, noise: float = 0.5, drift: float = 0.3) -> GaussianProcess:
+    def autoregression(
+        cls, horizon: int, decay: float = 0.9, noise: float = 0.5, drift: float = 0.3
+    ) -> GaussianProcess:
         """x[0] ~ N(1, 1), x[t + 1] = decay * x[t] + drift + noise * N(0, 1)."""
         mean, covariance = torch.zeros(horizon, dtype=torch.float64), torch.zeros(horizon, horizon, dtype=torch.float64)
         mean[0], covariance[0, 0] = 1.0, 1.0

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.planner.gaussian import GaussianProcess
 
 from qseq.planner.config import DiffusionConfig
 from qseq.planner.diffusion import make_scheduler, posterior_variances, set_steps
 from qseq.planner.sampling import Guidance, Known, sample_plans
+from tests.planner.gaussian import GaussianProcess
 
 HORIZON, PLANS = 6, 20_000
 CONFIG = DiffusionConfig(noise_steps=400, noise_schedule="squaredcos_cap_v2", prediction="sample")
@@ -50,7 +50,7 @@ def test_a_known_start_gives_the_conditional_distribution() -> None:
 
 @pytest.mark.parametrize("steps", [1, 3, 10])
 def test_any_number_of_ddim_steps_is_the_product_of_its_linear_maps(steps: int) -> None:
-    """Few steps are not exact, but with an exact denoiser each is a known linear map (Song et al. 2021, equation 12)."""
+    """Few steps are not exact, but each is a known linear map here (Song et al. 2021, equation 12)."""
     process = GaussianProcess.autoregression(HORIZON)
     scheduler = make_scheduler(CONFIG, "ddim")
     set_steps(scheduler, steps)

@@ -17,7 +17,9 @@ KINDS = ["gaussian", "limits", "quantile"]
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), offset=st.floats(-1e3, 1e3), spread=st.floats(1e-3, 1e3))
 def test_inverse_is_exact(kind, seed: int, offset: float, spread: float) -> None:
-    samples_ND = offset + spread * torch.randn(50, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    samples_ND = offset + spread * torch.randn(
+        50, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     normaliser = Normaliser.fit(samples_ND, kind)
     beyond_ND = samples_ND.float() * 1.5
     found = normaliser.denormalise(normaliser.normalise(beyond_ND))

@@ -131,7 +131,9 @@ def test_the_action_has_no_gradient_and_leaves_none() -> None:
     made = pipeline()
     assert isinstance(made(OBS, 3, HORIZON, 2, generator=noise()), np.ndarray)
     parts: Any = made.parts
-    assert all(p.grad is None and not p.requires_grad for p in (*parts.unet.parameters(), *parts.value_function.parameters()))
+    assert all(
+        p.grad is None and not p.requires_grad for p in (*parts.unet.parameters(), *parts.value_function.parameters())
+    )
 
 
 def test_a_batch_of_observations() -> None:
@@ -166,8 +168,6 @@ def test_observations_that_are_wrong() -> None:
         pipeline()(OBS * np.nan, 2, HORIZON)
     with pytest.raises(RequestError, match="batch_size=0"):
         pipeline()(OBS, 0, HORIZON)
+    networks, (states, _) = (value_function(), unet()), normalisers()
     with pytest.raises(RequestError, match="6 channels, expected 5"):
-        states, _ = normalisers()
-        ValueGuidedRLPipeline(
-            value_function(), unet(), DDPMScheduler(), states=states, actions=Normaliser.identity(1)
-        )
+        ValueGuidedRLPipeline(*networks, DDPMScheduler(), states=states, actions=Normaliser.identity(1))

@@ -70,7 +70,8 @@ class MazeMap:
         height, width = self.walls.shape
         outside = (rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)
         blocked: npt.NDArray[np.bool_] = self.walls[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)]
-        return outside | blocked
+        found: npt.NDArray[np.bool_] = outside | blocked
+        return found
 
     def _search(self, goal: Cell) -> dict[Cell, int]:
         free = set(self.free)

@@ -148,7 +148,11 @@ def held_out_pairs(task: str) -> tuple[Pair, ...]:
 
 def _allowed_pairs(task: str, pairs: Pairs, nearest: int, farthest: int) -> list[Pair]:
     maze, held_out = maze_map(task), set(held_out_pairs(task))
-    wanted = {"all": lambda pair: True, "held-out": held_out.__contains__, "training": lambda pair: pair not in held_out}
+    wanted = {
+        "all": lambda pair: True,
+        "held-out": held_out.__contains__,
+        "training": lambda pair: pair not in held_out,
+    }
     return [
         pair
         for pair in _all_pairs(maze)
@@ -184,4 +188,6 @@ def _make_base(task: str, render_mode: str | None) -> Any:
 
 
 if ENV_ID not in gym.registry:
-    gym.register(ENV_ID, entry_point="qseq.environments.pointmaze:PointMaze", max_episode_steps=max(DEFAULT_STEPS.values()))
+    gym.register(
+        ENV_ID, entry_point="qseq.environments.pointmaze:PointMaze", max_episode_steps=max(DEFAULT_STEPS.values())
+    )

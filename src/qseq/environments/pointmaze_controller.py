@@ -54,7 +54,7 @@ class WaypointController:
         if gain <= 0 or damping < 0 or noise_scale < 0 or not 0 <= noise_correlation < 1:
             raise RequestError(
                 f"waypoint_controller: gain={gain}, damping={damping}, noise_scale={noise_scale}, "
-                f"noise_correlation={noise_correlation}: expected a positive gain, nothing negative, correlation below 1"
+                f"noise_correlation={noise_correlation}: expected a positive gain, nothing negative, correlation < 1"
             )
         self._map = world.map
         self._gain, self._damping = gain, damping

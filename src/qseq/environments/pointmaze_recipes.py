@@ -45,6 +45,4 @@ def pointmaze_recipe(name: str, task: str = "medium") -> tuple[RecipePart, ...]:
 
 def _part(name: str, task: str, **env_kwargs: Any) -> RecipePart:
     env = {"task": task, "pairs": "training", **env_kwargs}
-    return RecipePart(
-        name=name, fraction=1.0, env_kwargs=env, policy_kwargs=dict(_NOISE), env_id=ENV_ID, policy=POLICY
-    )
+    return RecipePart(name=name, fraction=1.0, env_kwargs=env, policy_kwargs=dict(_NOISE), env_id=ENV_ID, policy=POLICY)

@@ -7,4 +7,13 @@ from qseq.planner.planning import Planner, Plans
 from qseq.planner.policy import DiffuserPolicy
 from qseq.planner.spec import PlannerNetwork, PlannerSpec
 
-__all__ = ["DiffuserConfig", "DiffuserPolicy", "Normaliser", "Planner", "PlannerNetwork", "PlannerSpec", "Plans", "ValueGuidedRLPipeline"]
+__all__ = [
+    "DiffuserConfig",
+    "DiffuserPolicy",
+    "Normaliser",
+    "Planner",
+    "PlannerNetwork",
+    "PlannerSpec",
+    "Plans",
+    "ValueGuidedRLPipeline",
+]

@@ -54,7 +54,9 @@ def make_trainer(config: DiffuserConfig, view: EpisodeView, *, run: Path, seed: 
 def make_spec(config: DiffuserConfig, view: EpisodeView) -> PlannerSpec:
     """What the planner will be, as far as the data decide it. Errors as of `make_trainer`."""
     if view.action_space["type"] != "box":
-        raise RequestError(f"data: found actions of type '{view.action_space['type']}', expected a box: plans are smooth")
+        raise RequestError(
+            f"data: found actions of type '{view.action_space['type']}', expected a box: plans are smooth"
+        )
     if config.trajectory.contents == "states-actions" and config.trajectory.stride != 1:
         raise ConfigError(
             f"trajectory.stride: found {config.trajectory.stride}, expected 1 with trajectory.contents=states-actions: "
@@ -76,8 +78,8 @@ def make_spec(config: DiffuserConfig, view: EpisodeView) -> PlannerSpec:
     goals = config.data.goal_dimensions if config.data.goal_field else ()
     if goals and (max(goals) >= state_size or len(goals) != view.fields[config.data.goal_field].shape[0]):
         raise ConfigError(
-            f"data.goal_dimensions: found {list(goals)}, expected {view.fields[config.data.goal_field].shape[0]} of the "
-            f"{state_size} entries of '{state_field}'"
+            f"data.goal_dimensions: found {list(goals)}, expected {view.fields[config.data.goal_field].shape[0]} of "
+            f"the {state_size} entries of '{state_field}'"
         )
     low, high = (), ()
     if goals:

@@ -113,7 +113,7 @@ class PlanningConfig:
     select: bool = True
     """Take the candidate whose final value is highest; else the first."""
     selection: Literal["endpoint", "critic"] = "endpoint"
-    """What values the final plans: the reward within the plan and the endpoint's value, or the critic of clean plans."""
+    """What values the final plans: reward within the plan and the endpoint's value, or the critic of clean plans."""
     guidance_scale: NonNegativeFloat = 0.0
     """How far the guide's gradient, times the posterior variance, pushes every step; 0 does not guide."""
     guidance_steps: NonNegativeInt = 2

@@ -46,7 +46,7 @@ class PlannerObjective:
         return Losses(total=torch.stack(list(terms.values())).sum(), terms=terms)
 
     def _denoising(self, batch: PlanBatch, network: PlannerNetwork, plans_BHX: Tensor) -> Tensor:
-        """Squared error of the prediction (Ho et al. 2020, equation 14), of what is inside the episode and not known."""
+        """Squared error of the prediction (Ho et al. 2020, equation 14), of what is inside and not known."""
         diffusion = self.spec.diffusion
         noise_BHX = torch.randn_like(plans_BHX)
         levels_B = torch.randint(diffusion.noise_steps, (len(plans_BHX),), device=plans_BHX.device)
@@ -78,9 +78,7 @@ class PlannerObjective:
         entries_X[[offset + dimension for dimension in self.spec.data.goal_dimensions]] = True
         return entries_X
 
-    def _inverse(
-        self, batch: PlanBatch, network: PlannerNetwork, states_BHS: Tensor, actions_BHA: Tensor
-    ) -> Tensor:
+    def _inverse(self, batch: PlanBatch, network: PlannerNetwork, states_BHS: Tensor, actions_BHA: Tensor) -> Tensor:
         assert network.inverse is not None
         predicted_BKA = network.inverse(states_BHS[:, :-1], states_BHS[:, 1:])
         errors_BK = (predicted_BKA.float() - actions_BHA[:, :-1]).square().mean(-1)

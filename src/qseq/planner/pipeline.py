@@ -51,7 +51,7 @@ class ValueGuidedRLPipeline:
     def from_pretrained(
         cls, source: str | Path, *, states: Normaliser | None = None, actions: Normaliser | None = None
     ) -> Self:
-        """A planner of ours, or a folder of diffusers with `unet`, `value_function` and `scheduler`; see `load_parts`."""
+        """A planner of ours, or diffusers' `unet`, `value_function` and `scheduler`; see `load_parts`."""
         return cls.of(load_parts(source, states, actions))
 
     def save_pretrained(self, folder: str | Path) -> None:

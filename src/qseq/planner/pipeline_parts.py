@@ -66,8 +66,8 @@ class PlannerParts(PipelineParts):
     def __init__(self, network: PlannerNetwork, spec: PlannerSpec) -> None:
         if spec.has_goals:
             raise RequestError(
-                f"pipeline: found a planner for goals (data.goal_field={spec.data.goal_field}), expected one for return: "
-                "use DiffuserPolicy, which is told the goal"
+                f"pipeline: found a planner for goals (data.goal_field={spec.data.goal_field}), expected one for "
+                "return: use DiffuserPolicy, which is told the goal"
             )
         self.network, self.spec = network.eval().requires_grad_(False), spec
         self.denoiser, self.states, self.actions = network.denoiser, network.states, network.actions
@@ -133,7 +133,8 @@ class DiffusersParts(PipelineParts):
         near = (horizon + sign * away for away in range(1, _LONGEST_HORIZON) for sign in (-1, 1))
         nearest = next((other for other in near if 0 < other <= _LONGEST_HORIZON and self._values_horizon(other)), None)
         raise RequestError(
-            f"planning_horizon: found {horizon}, which the value function cannot take; the nearest that it can is {nearest}"
+            f"planning_horizon: found {horizon}, which the value function cannot take; the nearest that it can "
+            f"is {nearest}"
         )
 
     def _values_horizon(self, horizon: int) -> bool:

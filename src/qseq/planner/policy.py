@@ -128,7 +128,11 @@ class DiffuserPolicy(Policy):
 
     def describe(self) -> dict[str, Any]:
         parameters = sum(p.numel() for p in self.network.parameters())
-        return {"kind": self.kind, "parameters": parameters, **replace(self.spec, planning=self.planner.options).to_dict()}
+        return {
+            "kind": self.kind,
+            "parameters": parameters,
+            **replace(self.spec, planning=self.planner.options).to_dict(),
+        }
 
     def _read(self, frames: Mapping[str, np.ndarray], name: str) -> Tensor:
         values = torch.from_numpy(np.asarray(frames[name], dtype=np.float32)).to(self.network.device)
@@ -183,7 +187,11 @@ class DiffuserPolicy(Policy):
         network, followed = self.network, [self.plans[environment] for environment in environments]
         with torch.no_grad():
             if network.inverse is None:
-                chosen = [plan.actions_HA[min(plan.age, len(plan.actions_HA) - 1)] for plan in followed if plan.actions_HA is not None]
+                chosen = [
+                    plan.actions_HA[min(plan.age, len(plan.actions_HA) - 1)]
+                    for plan in followed
+                    if plan.actions_HA is not None
+                ]
                 actions_EA = torch.stack(chosen)
             else:
                 ahead_ES = torch.stack([self._ahead(plan) for plan in followed])

@@ -40,8 +40,8 @@ class Known:
         return Known(values_CHX, mask_CHX)
 
     @property
-    def states_CH(self) -> Tensor:
-        """True for states of which anything is known."""
+    def states(self) -> Tensor:
+        """True for states of which anything is known, [C, H]."""
         return self.mask_CHX.any(-1)
 
     def hold(self, plans_CHX: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def sample_plans(
             first = min(max(round((1.0 - start_share) * len(levels)), 0), len(levels) - 1)
             noise_CHX = scheduler.add_noise(start_CHX, noise_CHX, levels[first : first + 1])
         plans_CHX = known.hold(noise_CHX)
-        known_CH = known.states_CH
+        known_CH = known.states
         if trace is not None:
             trace.append(plans_CHX.clone())
         for number in range(first, len(levels)):

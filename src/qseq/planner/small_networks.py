@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from qseq.values import BoundedValue, UnboundedValue, ValueTransform
 
-
 _FAR = -4.0
 
 
@@ -54,7 +53,9 @@ class EndpointValue(nn.Module):
 
     def logits(self, states_BS: Tensor, goals_BG: Tensor | None = None) -> Tensor:
         """Normalised states [..., S] and goals [..., G] -> logits [...]."""
-        inputs = states_BS if goals_BG is None else torch.cat([states_BS, goals_BG.expand(*states_BS.shape[:-1], -1)], -1)
+        inputs = (
+            states_BS if goals_BG is None else torch.cat([states_BS, goals_BG.expand(*states_BS.shape[:-1], -1)], -1)
+        )
         out: Tensor = self.layers(self.features(inputs)).squeeze(-1)
         return out
 

@@ -13,8 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from qseq.configuration import from_dict, to_dict
-from qseq.planner.config import DenoiserConfig, DiffusionConfig, PlanDataConfig, PlanningConfig, TrajectoryConfig
-from qseq.planner.config import ValueConfig
+from qseq.planner.config import (
+    DenoiserConfig,
+    DiffusionConfig,
+    PlanDataConfig,
+    PlanningConfig,
+    TrajectoryConfig,
+    ValueConfig,
+)
 from qseq.planner.denoisers import make_denoiser
 from qseq.planner.normalisers import Normaliser
 from qseq.planner.plan_returns import PlanReturn
@@ -97,9 +103,7 @@ class PlannerNetwork(nn.Module):
         self.endpoint = EndpointValue(
             spec.state_size, spec.goal_size, dim=value.dim, frequencies=value.frequencies if spec.has_goals else 0
         )
-        self.inverse = (
-            None if spec.plans_actions else InverseDynamics(spec.state_size, spec.action_size, dim=value.dim)
-        )
+        self.inverse = None if spec.plans_actions else InverseDynamics(spec.state_size, spec.action_size, dim=value.dim)
         self.guide = PlanReturn(spec.plan_size, spec.goal_size, dim=value.plan_dim) if value.guide else None
         self.critic = PlanReturn(spec.plan_size, spec.goal_size, dim=value.plan_dim) if spec.has_critic else None
         self.goal_dimensions = list(spec.data.goal_dimensions)

@@ -1,6 +1,7 @@
 """What the values of a planner are fitted to. The library's `token_backup` is the only backup here.
 
-Legend: B windows, H planned states, K = H - 1 moves between them, N steps of a window, S entries of a state, G of a goal.
+Legend: B windows, H planned states, K = H - 1 moves between them, N steps of a window, S entries of a state, G of a
+goal.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def goal_returns(
     network: PlannerNetwork,
     spec: PlannerSpec,
 ) -> Tensor:
-    """Discounted time of the first arrival, or what the endpoint is worth where a plan [C, H, S] does not arrive: [C]."""
+    """Discounted time of the first arrival; where a plan [C, H, S] does not arrive, what its endpoint is worth: [C]."""
     arrival_C = first_arrival(states_CHS, goals_CG, network.goal_dimensions, spec.data.goal_radius)
     discount = spec.value.discount
     arrived_C = discount ** (arrival_C.clamp_max(1e6) * spec.trajectory.stride)
