@@ -41,7 +41,7 @@ class _Block(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.attention = SelfAttention(dim, heads=heads, dim_head=dim // heads)
-        self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU("tanh"), nn.Linear(4 * dim, dim))
+        self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
         self.modulation = nn.Linear(dim, 6 * dim)
         # Every block begins as the identity (adaLN-Zero).
         nn.init.zeros_(self.modulation.weight)
@@ -51,10 +51,10 @@ class _Block(nn.Module):
         parts = self.modulation(functional.silu(level_BD)).unsqueeze(1).chunk(6, dim=-1)
         shift, scale, gate, shift_after, scale_after, gate_after = parts
         normed = functional.layer_norm(x_BHD, x_BHD.shape[-1:])
-        x_BHD = x_BHD + gate * self.attention(torch.addcmul(shift, normed, 1 + scale), mask_TT=inside_B11H)
+        attended = self.attention(torch.addcmul(shift, normed, 1 + scale), mask_TT=inside_B11H)
+        x_BHD = torch.addcmul(x_BHD, gate, attended)
         normed = functional.layer_norm(x_BHD, x_BHD.shape[-1:])
-        out: Tensor = x_BHD + gate_after * self.feed_forward(torch.addcmul(shift_after, normed, 1 + scale_after))
-        return out
+        return torch.addcmul(x_BHD, gate_after, self.feed_forward(torch.addcmul(shift_after, normed, 1 + scale_after)))
 
 
 class PlanTransformer(nn.Module):
