@@ -67,7 +67,7 @@ METHODS = {
             "goal set": {"reach_goal": True},
             "first candidate": {"select": False},
         }
-    ),  # fmt: skip
+    ),
     "monte-carlo": Method(overrides=("value.target=monte-carlo",)),
     "guided": Method(
         overrides=("value.guide=true",),
@@ -162,13 +162,17 @@ def table() -> str:
     rows.append("|---|---|---|---|---|---|---|---|")
     for (recipe, task, name), lines in sorted(groups.items()):
         reached = 100 * mean(lines, "reach_rate")
-        each = " ".join("{:.0f} ({:.0f}-{:.0f})".format(*(100 * n for n in (line["reach_rate"], *line["reach_ci95"]))) for line in lines)  # fmt: skip
+        each = " ".join(interval(line) for line in lines)
         path, duration = (f"{mean(lines, key):.2f}x" for key in ("median_path_ratio", "median_time_ratio"))
         walls = f"{100 * mean(lines, 'waypoints_in_walls'):.1f}" if "waypoints_in_walls" in lines[0] else ""
-        rows.append(
-            f"| {recipe} | {task} | {name} | {reached:.0f}: {each} | {path} | {duration} | {walls} | {len(lines)} |"
-        )
+        cells = [recipe, task, name, f"{reached:.0f}: {each}", path, duration, walls, str(len(lines))]
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def interval(line: dict[str, Any]) -> str:
+    low, high = line["reach_ci95"]
+    return f"{100 * line['reach_rate']:.0f} ({100 * low:.0f}-{100 * high:.0f})"
 
 
 def mean(lines: list[dict[str, Any]], key: str) -> float:

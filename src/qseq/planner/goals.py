@@ -11,7 +11,8 @@ from torch import Tensor
 
 def reached(states: Tensor, goals: Tensor, dimensions: list[int], radius: float) -> Tensor:
     """Whether states [..., S] lie within `radius` of goals [..., G], all in the data's units: bool [...]."""
-    return (states[..., dimensions] - goals).norm(dim=-1) <= radius
+    distance: Tensor = (states[..., dimensions] - goals).norm(dim=-1)
+    return distance <= radius
 
 
 def first_arrival(states_CHS: Tensor, goals_CG: Tensor, dimensions: list[int], radius: float) -> Tensor:
