@@ -18,6 +18,9 @@ from qseq.registry import get_algorithm
 from tests.planner.worlds import JOINT, STATES, config_of, policy_of, walks, write_view
 
 
+RETURNS = ("trajectory.stride=2", "data.state_field=state", "value.guide=true", "planning.guidance_scale=0.5")
+
+
 def observe(rows: int, seed: int = 0, goal: float = 0.5) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
     goals = np.full((rows, 2), goal, np.float32)
@@ -28,7 +31,7 @@ def first(observation: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: values[0] for name, values in observation.items()}
 
 
-@pytest.mark.parametrize("overrides", [STATES, JOINT])
+@pytest.mark.parametrize("overrides", [STATES, JOINT, RETURNS])
 def test_actions_lie_in_the_action_space(tmp_path: Path, overrides) -> None:
     policy = policy_of(walks(tmp_path / "data"), *overrides)
     for step in range(5):
@@ -73,7 +76,7 @@ def test_the_seed_fixes_all_choices(tmp_path: Path) -> None:
     np.testing.assert_array_equal(runs[0], runs[1])
 
 
-@pytest.mark.parametrize("overrides", [STATES, JOINT, (*JOINT, "denoiser.kind=unet", "denoiser.dim=24")])
+@pytest.mark.parametrize("overrides", [STATES, JOINT, RETURNS, (*JOINT, "denoiser.kind=unet", "denoiser.dim=24")])
 def test_saving_and_loading_keeps_actions_and_needs_no_environment(tmp_path: Path, overrides) -> None:
     policy = policy_of(walks(tmp_path / "data"), *overrides)
     policy.save_pretrained(tmp_path / "saved")
