@@ -134,14 +134,16 @@ def ours(*overrides: str) -> Callable[[int], None]:
 def _ignore(_: object) -> None: ...
 
 
-def measure(methods: dict[str, Callable[[int], None]], environments: int, rounds: int) -> dict[str, Any]:
+def measure(
+    methods: dict[str, Callable[[int], None]], environments: int, rounds: int, *, warm: int = 1
+) -> dict[str, Any]:
     clock: dict[str, list[float]] = {name: [] for name in methods}
     processor: dict[str, list[float]] = {name: [] for name in methods}
-    for round_number in range(rounds + 1):
+    for round_number in range(rounds + warm):
         for name, decide in methods.items():
             started, worked = time.perf_counter(), time.process_time()
             decide(environments)
-            if round_number:  # the first one warms up
+            if round_number >= warm:
                 clock[name].append(time.perf_counter() - started)
                 processor[name].append(time.process_time() - worked)
     return {
@@ -180,7 +182,7 @@ def main() -> None:
         "versions": {name: version(name) for name in ("torch", "diffusers", "numpy")},
         "gflop_per_decision": flops,
         "environments_1": measure(methods, 1, arguments.rounds),
-        "environments_16": measure(batched, 16, max(2, arguments.rounds // 2)),
+        "environments_16": measure(batched, 16, max(1, arguments.rounds // 3), warm=0),
     }
     one = result["environments_1"]
     slowest = one["diffusers pipeline"]["milliseconds_per_decision"]

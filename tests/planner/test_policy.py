@@ -17,7 +17,6 @@ from qseq.planner.policy import DiffuserPolicy
 from qseq.registry import get_algorithm
 from tests.planner.worlds import JOINT, STATES, config_of, policy_of, walks, write_view
 
-
 RETURNS = ("trajectory.stride=2", "data.state_field=state", "value.guide=true", "planning.guidance_scale=0.5")
 
 
