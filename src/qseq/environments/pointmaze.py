@@ -148,15 +148,11 @@ def held_out_pairs(task: str) -> tuple[Pair, ...]:
 
 def _allowed_pairs(task: str, pairs: Pairs, nearest: int, farthest: int) -> list[Pair]:
     maze, held_out = maze_map(task), set(held_out_pairs(task))
-    wanted = {
-        "all": lambda pair: True,
-        "held-out": held_out.__contains__,
-        "training": lambda pair: pair not in held_out,
-    }
     return [
         pair
         for pair in _all_pairs(maze)
-        if wanted[pairs](pair) and nearest <= maze.distances(pair[1])[pair[0]] <= farthest
+        if (pairs == "all" or (pair in held_out) == (pairs == "held-out"))
+        and nearest <= maze.distances(pair[1])[pair[0]] <= farthest
     ]
 
 

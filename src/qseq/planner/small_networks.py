@@ -49,7 +49,9 @@ class EndpointValue(nn.Module):
         self.transform: ValueTransform = BoundedValue(loss_kind="bce") if goal_size else UnboundedValue()
         if goal_size:
             # Far from every goal, until something is known: values too high at first take long to come down.
-            nn.init.constant_(self.layers[-1].bias, _FAR)
+            last = self.layers[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.constant_(last.bias, _FAR)
 
     def logits(self, states_BS: Tensor, goals_BG: Tensor | None = None) -> Tensor:
         """Normalised states [..., S] and goals [..., G] -> logits [...]."""

@@ -92,4 +92,5 @@ class PlanTransformer(nn.Module):
         mask_B11H = None if inside_BH is None else inside_BH[:, None, None]
         for block in self.blocks:
             x_BHD = block(x_BHD, level_BD, mask_B11H)
-        return x_BHD
+        out: Tensor = x_BHD
+        return out
