@@ -14,7 +14,7 @@ import numpy as np
 
 from qseq.environments import DictObservation, make_environment, space_to_json
 from qseq.environments.babyai_recipes import babyai_recipe
-from qseq.environments.pointmaze_recipes import TASKS as MAZES
+from qseq.environments.pointmaze import TASKS as MAZES
 from qseq.environments.pointmaze_recipes import pointmaze_recipe
 from qseq.environments.recipes import recipe
 from qseq.episodes import Episode, EpisodeStore, FieldSpec, StoreSchema, StoreWriter

@@ -71,11 +71,13 @@ class UNetDenoiser(Denoiser):
     @classmethod
     def of_size(cls, size: int, config: DenoiserConfig) -> UNetDenoiser:
         """An untrained one for planned states of X entries."""
-        from diffusers import UNet1DModel
+        import diffusers
+
+        library: Any = diffusers  # untyped
 
         base = max(8, config.dim // 3 // 8 * 8)
         channels = tuple(base * 2**level for level in range(config.depth))
-        unet = UNet1DModel(
+        unet: nn.Module = library.UNet1DModel(
             sample_size=0,
             in_channels=size,
             out_channels=size,

@@ -16,7 +16,9 @@ from qseq.planner.config import DiffusionConfig
 
 def make_scheduler(config: DiffusionConfig, sampler: Literal["ddim", "ddpm"] = "ddpm") -> Any:
     """The scheduler of a configuration: `DDPMScheduler` (Ho et al. 2020) or `DDIMScheduler` (Song et al. 2021)."""
-    from diffusers import DDIMScheduler, DDPMScheduler
+    import diffusers
+
+    library: Any = diffusers  # untyped
 
     settings = {
         "num_train_timesteps": config.noise_steps,
@@ -26,7 +28,7 @@ def make_scheduler(config: DiffusionConfig, sampler: Literal["ddim", "ddpm"] = "
         # From pure noise on, also with few steps (Lin et al. 2024, section 3.3).
         "timestep_spacing": "trailing",
     }
-    return DDIMScheduler(**settings) if sampler == "ddim" else DDPMScheduler(**settings)
+    return library.DDIMScheduler(**settings) if sampler == "ddim" else library.DDPMScheduler(**settings)
 
 
 def set_steps(scheduler: Any, steps: int) -> None:
@@ -50,7 +52,8 @@ def posterior_variances(scheduler: Any) -> Tensor:
     kept_T = scheduler.alphas_cumprod.double()
     now = kept_T[levels]
     after = torch.cat([kept_T[levels[1:]], torch.ones(1, dtype=kept_T.dtype)])
-    return ((1 - after) / (1 - now) * (1 - now / after)).float()
+    variances: Tensor = ((1 - after) / (1 - now) * (1 - now / after)).float()
+    return variances
 
 
 def add_noise(scheduler: Any, clean: Tensor, noise: Tensor, levels_B: Tensor) -> Tensor:

@@ -70,7 +70,8 @@ class PlannerObjective:
             weights_BHX[..., :size] *= batch.acted_BH.unsqueeze(-1)
             weights_BHX[:, 0, :size] *= diffusion.first_action_weight
         errors_BHX = (predicted_BHX.float() - truth_BHX).square()
-        return (errors_BHX * weights_BHX).sum() / weights_BHX.sum().clamp_min(1.0)
+        mean: Tensor = (errors_BHX * weights_BHX).sum() / weights_BHX.sum().clamp_min(1.0)
+        return mean
 
     def _goal_entries(self, plans_BHX: Tensor) -> Tensor:
         entries_X = torch.zeros(plans_BHX.shape[-1], dtype=torch.bool, device=plans_BHX.device)

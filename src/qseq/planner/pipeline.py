@@ -103,7 +103,7 @@ class ValueGuidedRLPipeline:
         )
         plans_PHX = sample_plans(parts.denoiser, parts.scheduler, known, generator=generator, guidance=guidance)
         with torch.no_grad():
-            plans_ECHX = plans_PHX.unflatten(0, (len(states_ES), batch_size))
+            plans_ECHX = plans_PHX.view(len(states_ES), batch_size, *plans_PHX.shape[1:])
             best_EHX = plans_ECHX[torch.arange(len(states_ES)), self._best(plans_PHX, len(states_ES), batch_size)]
             actions: np.ndarray = parts.first_actions(best_EHX).cpu().numpy()
         return actions[0] if single else actions
@@ -113,7 +113,8 @@ class ValueGuidedRLPipeline:
         if candidates == 1:
             return torch.zeros(environments, dtype=torch.int64)
         values_P = self.parts.value(plans_PHX, torch.zeros(1, dtype=torch.int64, device=plans_PHX.device))
-        return values_P.unflatten(0, (environments, candidates)).argmax(1)
+        best_E: Tensor = values_P.view(environments, candidates).argmax(1)
+        return best_E
 
     def _read(self, obs: Any) -> tuple[Tensor, bool]:
         states = torch.as_tensor(np.asarray(obs, dtype=np.float32)).to(self.parts.states.offset_D.device)

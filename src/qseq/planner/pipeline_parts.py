@@ -102,11 +102,12 @@ class DiffusersParts(PipelineParts):
     def __init__(
         self, unet: nn.Module, value_function: nn.Module, scheduler: Any, states: Normaliser, actions: Normaliser
     ) -> None:
-        self.unet = unet.eval().requires_grad_(False)
-        self.value_function = value_function.eval().requires_grad_(False)
-        self.denoiser = UNetDenoiser(self.unet)
+        self.unet: Any = unet.eval().requires_grad_(False)
+        self.value_function: Any = value_function.eval().requires_grad_(False)
+        self.denoiser = unet_denoiser = UNetDenoiser(self.unet)
+        self._multiple = unet_denoiser.multiple
         self.scheduler, self.states, self.actions = scheduler, states, actions
-        channels = int(self.denoiser.settings.in_channels)
+        channels = int(unet_denoiser.settings.in_channels)
         if channels != states.size + actions.size:
             raise RequestError(
                 f"pipeline: the U-Net has {channels} channels, expected {states.size + actions.size} for states of "
@@ -142,7 +143,7 @@ class DiffusersParts(PipelineParts):
             self.value(torch.zeros(1, horizon, self.plan_size), torch.zeros(1, dtype=torch.int64))
         except (RuntimeError, ValueError):  # torch's way to say that shapes do not fit
             return False
-        return horizon % self.denoiser.multiple == 0
+        return horizon % self._multiple == 0
 
     def save(self, folder: Path) -> None:
         for name, part in (("unet", self.unet), ("value_function", self.value_function), ("scheduler", self.scheduler)):
@@ -165,7 +166,9 @@ def load_parts(
     folder = Path(source)
     if not (folder / "unet").is_dir() or (folder / DESCRIPTION).is_file():
         return PlannerParts(*read_planner(source, DiffuserPolicy.kind))
-    from diffusers import UNet1DModel
+    import diffusers
+
+    library: Any = diffusers  # untyped
 
     if (folder / NORMALISERS).is_file():
         stored = load_tensors(folder / NORMALISERS)
@@ -177,8 +180,8 @@ def load_parts(
             "networks without the statistics of their data cannot act"
         )
     return DiffusersParts(
-        UNet1DModel.from_pretrained(folder / "unet"),
-        UNet1DModel.from_pretrained(folder / "value_function"),
+        library.UNet1DModel.from_pretrained(folder / "unet"),
+        library.UNet1DModel.from_pretrained(folder / "value_function"),
         _load_scheduler(folder / "scheduler"),
         states,
         actions,

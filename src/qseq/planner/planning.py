@@ -139,8 +139,8 @@ class Planner:
             temperature=options.temperature,
             trace=trace,
         )
-        plans_ECHX = plans_PHX.unflatten(0, (environments, candidates))
-        values_EC = self.values(plans_PHX, goals_PG).unflatten(0, (environments, candidates))
+        plans_ECHX = _by_environment(plans_PHX, environments)
+        values_EC = _by_environment(self.values(plans_PHX, goals_PG), environments)
         chosen_E = values_EC.argmax(1) if options.select else torch.zeros_like(values_EC[:, 0], dtype=torch.int64)
         best_EHX = plans_ECHX[torch.arange(environments, device=plans_ECHX.device), chosen_E]
         return Plans(
@@ -151,8 +151,7 @@ class Planner:
             normalised_EHX=best_EHX,
             candidates_ECHS=network.states.denormalise(plans_ECHX[..., offset:]),
             trace=tuple(
-                network.states.denormalise(x[..., offset:]).unflatten(0, (environments, candidates))
-                for x in trace or ()
+                _by_environment(network.states.denormalise(x[..., offset:]), environments) for x in trace or ()
             ),
         )
 
@@ -172,7 +171,8 @@ class Planner:
         """Environment steps to the goal, as the endpoint value has them: [P]."""
         network = self.network
         values_P = network.endpoint(network.states.normalise(states_PS), network.normalise_goals(goals_PG))
-        return values_P.clamp(1e-6, 1.0).log() / math.log(self.spec.value.discount)
+        steps_P: Tensor = values_P.clamp(1e-6, 1.0).log() / math.log(self.spec.value.discount)
+        return steps_P
 
     def _reach(self, known: Known, states_PS: Tensor, goals_PG: Tensor, offset: int) -> Known:
         """The goal at the planned state that it can be reached by, where that lies within the plan."""
@@ -198,6 +198,11 @@ class Planner:
             pushes=options.guidance_steps,
             unguided=options.unguided_steps,
         )
+
+
+def _by_environment(rows: Tensor, environments: int) -> Tensor:
+    """[E * C, ...] -> [E, C, ...]."""
+    return rows.view(environments, -1, *rows.shape[1:])
 
 
 def _shifted(plans_EHX: Tensor, shift: Sequence[int] | int, horizon: int) -> Tensor:

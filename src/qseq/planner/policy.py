@@ -78,7 +78,7 @@ class DiffuserPolicy(Policy):
 
     @property
     def observation_fields(self) -> dict[str, tuple[int, ...]]:
-        read = {self.spec.data.state_field: (self.spec.state_size,)}
+        read: dict[str, tuple[int, ...]] = {self.spec.data.state_field: (self.spec.state_size,)}
         return {**read, self.spec.data.goal_field: (self.spec.goal_size,)} if self.spec.has_goals else read
 
     @property

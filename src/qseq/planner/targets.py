@@ -101,7 +101,7 @@ def plan_returns(
     if spec.value.target == "monte-carlo" or batch.states_BHS.shape[1] == 1:
         return batch.returns_B / spec.return_scale
     rewards_BK, discounts_BK = move_rewards(batch, spec)
-    total_B = endpoint(ends_BS)
+    total_B: Tensor = endpoint(ends_BS)
     for move in range(rewards_BK.shape[1] - 1, -1, -1):
         total_B = rewards_BK[:, move] + discounts_BK[:, move] * total_B
     return total_B
