@@ -23,6 +23,7 @@ _LAZY = {
     "QRoboticTransformer": "qseq.robot",
     "ReplayMemoryDataset": "qseq.episodes",
     "StoreWriter": "qseq.episodes",
+    "ValueGuidedRLPipeline": "qseq.planner",
     "collect": "qseq.evaluation",
     "evaluate": "qseq.evaluation",
     "get_algorithm": "qseq.registry",

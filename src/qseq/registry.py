@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _ALGORITHMS = {
     "q-transformer": ("qseq.robot", "QTransformerConfig", "QTransformerPolicy"),
     "bc": ("qseq.imitation", "CloningConfig", "CloningPolicy"),
+    "diffuser": ("qseq.planner", "DiffuserConfig", "DiffuserPolicy"),
     "filtered-bc": ("qseq.imitation", "FilteredCloningConfig", "CloningPolicy"),
     "qrlhf": ("qseq.language", "QRLHFConfig", "LanguagePolicy"),
     "ilql": ("qseq.language", "ILQLConfig", "LanguagePolicy"),

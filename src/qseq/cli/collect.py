@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         metavar="NAME",
-        help='a named mix of faulty experts (Meta-World, BabyAI), not --env and --policy; --env-kwargs {"task": ...}',
+        help="a named mix of faulty experts (Meta-World, BabyAI, PointMaze), not --env and --policy; "
+        '--env-kwargs {"task": ...}',
     )
     parser.add_argument("--episodes", type=positive, default=DEFAULT_EPISODES, help="default: %(default)s")
     parser.add_argument("--seed", type=natural, default=0, help="default: %(default)s")

@@ -18,7 +18,7 @@ INSTALL = {
     "metaworld": 'pip install "qseq[metaworld]"',
     "mujoco": 'pip install "qseq[metaworld]"',
     "minigrid": 'pip install "qseq[babyai]"',
-    "gymnasium_robotics": "pip install gymnasium-robotics",
+    "gymnasium_robotics": 'pip install "qseq[planner]"',
     "ogbench": "pip install ogbench",
 }
 
@@ -94,7 +94,8 @@ def _check_known(name: str, env_id: str) -> None:
         if name.split("/")[0].lower() in ("meta-world", "metaworld", "qseq"):
             hint = (
                 "; Meta-World is 'qseq.environments.metaworld:qseq/metaworld-v3', "
-                "BabyAI 'qseq.environments.babyai:qseq/babyai-v0'"
+                "BabyAI 'qseq.environments.babyai:qseq/babyai-v0', "
+                "PointMaze 'qseq.environments.pointmaze:qseq/pointmaze-v0'"
             )
         elif name.startswith("MiniGrid") or name.startswith("BabyAI"):
             hint = f"; {INSTALL['minigrid']}"

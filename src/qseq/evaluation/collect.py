@@ -14,6 +14,8 @@ import numpy as np
 
 from qseq.environments import DictObservation, make_environment, space_to_json
 from qseq.environments.babyai_recipes import babyai_recipe
+from qseq.environments.pointmaze import TASKS as MAZES
+from qseq.environments.pointmaze_recipes import pointmaze_recipe
 from qseq.environments.recipes import recipe
 from qseq.episodes import Episode, EpisodeStore, FieldSpec, StoreSchema, StoreWriter
 from qseq.errors import RequestError
@@ -194,7 +196,8 @@ def collect_recipe(
 ) -> list[CollectionSummary]:
     """Collect `episodes` episodes as a recipe says, one summary a part.
 
-    Tasks named "...-v3" are Meta-World's (`qseq.environments.recipes`), others BabyAI's (`...babyai_recipes`).
+    Tasks named "...-v3" are Meta-World's (`qseq.environments.recipes`), "umaze", "medium" and "large" PointMaze's
+    (`...pointmaze_recipes`), others BabyAI's (`...babyai_recipes`).
 
     Part k has seed `1000 * seed + k`. Crash-safe like `collect`. `env_kwargs` are further arguments of the environment,
     such as `image_size`, that the recipe leaves open.
@@ -203,7 +206,8 @@ def collect_recipe(
         RequestError: there is no such recipe or task, too few episodes for its parts, or an argument that the recipe
             sets itself.
     """
-    parts = recipe(name, task) if task.endswith("-v3") else babyai_recipe(name, task)
+    of_other_tasks = pointmaze_recipe if task in MAZES else babyai_recipe
+    parts = recipe(name, task) if task.endswith("-v3") else of_other_tasks(name, task)
     asked = dict(env_kwargs or {})
     for taken in sorted(set(asked) & {key for part in parts for key in part.env_kwargs}):
         raise RequestError(f"env kwarg {taken}={asked[taken]!r}: recipe '{name}' sets it itself; leave it out")

@@ -13,6 +13,7 @@ from qseq.reporting.action_values import action_value_section
 from qseq.reporting.data_section import DataSource, data_section, open_sources, success_rate_of
 from qseq.reporting.intervals import difference_interval
 from qseq.reporting.page import render_page, tiles
+from qseq.reporting.plans import plan_sections
 from qseq.reporting.results import MethodResult, pool_results
 from qseq.reporting.runs import Run, read_run
 from qseq.reporting.sections import count, curves_section, result_tile, success_section, video_section
@@ -48,6 +49,7 @@ def render_report(runs: Sequence[Run], *, title: str | None = None) -> str:
             success_section(results, colours, data_rate),
             video_section(runs),
             action_value_section(runs, sources),
+            *plan_sections(runs, sources),
             curves_section(runs, colours),
             data_section(sources),
         ],
