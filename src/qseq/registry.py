@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _ALGORITHMS = {
     "q-transformer": ("qseq.robot", "QTransformerConfig", "QTransformerPolicy"),
     "bc": ("qseq.imitation", "CloningConfig", "CloningPolicy"),
-    "diffuser": ("qseq.planner", "DiffuserConfig", "DiffuserPolicy"),
     "filtered-bc": ("qseq.imitation", "FilteredCloningConfig", "CloningPolicy"),
+    "diffuser": ("qseq.planner", "DiffuserConfig", "DiffuserPolicy"),
     "qrlhf": ("qseq.language", "QRLHFConfig", "LanguagePolicy"),
     "ilql": ("qseq.language", "ILQLConfig", "LanguagePolicy"),
     "lm-bc": ("qseq.language", "LanguageCloningConfig", "LanguagePolicy"),
