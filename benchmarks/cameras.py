@@ -26,10 +26,10 @@ WORK = ROOT / "runs" / "cameras"
 EPISODES: Mapping[str, int] = {"push-v3": 700, "drawer-open-v3": 300}
 EVALUATION_EPISODES, EVALUATION_SEED, MAX_STEPS = 100, 424_242, 150
 IMAGE_SIZE = 64
-_COMMON = ("training.precision=bf16", "training.threads=1", "training.trackers=[]", "training.checkpoint_every=100000")
+_COMMON = ("training.precision=bf16", "training.threads=1", "training.trackers=[]", "training.checkpoint_every=1000")
 SEES: Mapping[str, tuple[str, ...]] = {
     "state": (*_COMMON, "training.steps=5000"),
-    "camera": (*_COMMON, "training.steps=8000", "training.batch_size=128", "data.history=2", "data.random_shift=4"),
+    "camera": (*_COMMON, "training.steps=6000", "training.batch_size=128", "data.history=2", "data.random_shift=4"),
 }
 
 

@@ -32,14 +32,15 @@ LESS: Mapping[str, tuple[str, ...]] = {
     "instructions shuffled": ("--shuffle-instructions",),
     "camera blank": ("--blank", "image"),
 }
-# Tiles of 8 pixels; batches as large as the values' noise asks for.
+# Tiles of 8 pixels. A higher learning rate never finds out what the words mean.
 _COMMON = (
     "training.precision=bf16",
     "training.threads=1",
     "training.trackers=[]",
-    "training.checkpoint_every=100000",
-    "training.batch_size=256",
-    "training.learning_rate=0.002",
+    "training.checkpoint_every=1000",
+    "training.batch_size=128",
+    "training.learning_rate=0.0005",
+    "data.history=2",
     "network.vision.patch=8",
     "network.vision.dim=64",
     "network.vision.depth=[2]",
@@ -59,7 +60,7 @@ METHODS: Mapping[str, Method] = {
     "q-transformer": Method(
         (
             *_COMMON,
-            "training.steps=5000",
+            "training.steps=12000",
             "objective.discount=0.8",
             "objective.conservative_weight=1",
             "data.success_share=0.5",
@@ -67,7 +68,7 @@ METHODS: Mapping[str, Method] = {
         {"temperature 0.03": ("--policy-options", "temperature=0.03"), "greedy": ()},
     ),
     "filtered-bc": Method(
-        (*_COMMON, "training.steps=5000"), {"greedy": (), "sampled": ("--policy-options", "decoding=sample")}
+        (*_COMMON, "training.steps=12000"), {"greedy": (), "sampled": ("--policy-options", "decoding=sample")}
     ),
 }
 _writing = Lock()
