@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from learning import ENVIRONMENT, FIRST_COLLECTION_SEED, ROOT, qseq
+from learning import ENVIRONMENT, FIRST_COLLECTION_SEED, ROOT, qseq, train
 
 RESULTS = ROOT / "benchmarks" / "results" / "cameras.jsonl"
 WORK = ROOT / "runs" / "cameras"
@@ -52,11 +51,8 @@ def run(sees: str, seed: int) -> None:
     """Train one model of both tasks, and evaluate it on each."""
     folder = WORK / "runs" / f"{sees}__{seed}"
     stores = [collect(task, sees, seed) for task in EPISODES]
-    started = time.perf_counter()
-    if not (folder / "checkpoints" / "latest").exists():
-        data = [argument for store in stores for argument in ("--data", str(store))]
-        qseq("train", "--algo", "q-transformer", *data, "--out", str(folder), "--seed", str(seed), *SEES[sees])
-    seconds = time.perf_counter() - started
+    data = [argument for store in stores for argument in ("--data", str(store))]
+    seconds = train(folder, "--algo", "q-transformer", *data, "--seed", str(seed), *SEES[sees])
     for task in EPISODES:
         result = folder / f"{task}.json"
         kwargs = {**env_kwargs(task, sees), "max_episode_steps": MAX_STEPS}
@@ -71,7 +67,7 @@ def run(sees: str, seed: int) -> None:
             "evaluation_seed": EVALUATION_SEED,
             "collection_seed": FIRST_COLLECTION_SEED + seed,
             "collected_episodes": EPISODES[task],
-            "train_seconds": round(seconds, 1),
+            "train_seconds": seconds,
             "overrides": list(SEES[sees]),
         }
         with RESULTS.open("a") as file:

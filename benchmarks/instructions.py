@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from learning import ROOT, qseq
+from learning import ROOT, qseq, train
 
 RESULTS = ROOT / "benchmarks" / "results" / "instructions.jsonl"
 WORK = ROOT / "runs" / "instructions"
@@ -99,11 +98,9 @@ def chance(task: str) -> None:
 def run(task: str, method: str, seed: int) -> None:
     """Train, and evaluate with everything and with less."""
     folder = WORK / "runs" / f"{task}__{method}__{seed}"
-    started = time.perf_counter()
-    if not (folder / "checkpoints" / "latest").exists():
-        qseq("train", "--algo", method, "--data", str(collect(task)), "--out", str(folder), "--seed", str(seed),
-             *METHODS[method].overrides)  # fmt: skip
-    seconds = time.perf_counter() - started
+    seconds = train(
+        folder, "--algo", method, "--data", str(collect(task)), "--seed", str(seed), *METHODS[method].overrides
+    )
     decodings = METHODS[method].decodings
     own = next(iter(decodings))
     asked = [(decoding, "as it is", flags) for decoding, flags in decodings.items()]
@@ -124,7 +121,7 @@ def run(task: str, method: str, seed: int) -> None:
                 "evaluation_seed": EVALUATION_SEED,
                 "collection_seed": COLLECTION_SEED,
                 "collected_episodes": COLLECTED_EPISODES,
-                "train_seconds": round(seconds, 1),
+                "train_seconds": seconds,
                 "overrides": list(METHODS[method].overrides),
             }
         )

@@ -73,6 +73,16 @@ def qseq(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "qseq.cli.main", *arguments], check=True, env=QUIET, cwd=ROOT)
 
 
+def train(folder: Path, *arguments: str) -> float:
+    """`qseq train` into a folder, or the rest of it after an interruption; returns the seconds of all its steps."""
+    qseq("train", *arguments, "--out", str(folder), *(["--resume"] if folder.exists() else []))
+    seconds, done = 0.0, 0
+    for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
+        seconds += (line["step"] - done) / line["steps_per_second"]
+        done = line["step"]
+    return round(seconds, 1)
+
+
 def run(cell: Cell, peer_python: str | None) -> None:
     """Train and evaluate one cell, and add its line for each decoding."""
     method = METHODS[cell.method]
