@@ -59,26 +59,27 @@ class CameraEncoder(nn.Module):
 
     def forward(self, frames_BFCHW: Tensor, instruction: Instruction) -> Tensor:
         """`[B, F, C, H, W]`, uint8 or floating in [0, 1] -> `[B, F, S, D]`."""
-        maps_NDhw = self._maps(frames_BFCHW, instruction)
+        conditions_ND = _for_every_frame(frames_BFCHW, instruction)
+        maps_NDhw = self._maps(frames_BFCHW, conditions_ND)
         if self.token_learner is None:
             tokens_NSD = maps_NDhw.flatten(2).transpose(1, 2)
         else:
-            tokens_NSD = self.token_learner(maps_NDhw, _for_every_frame(frames_BFCHW, instruction))
+            tokens_NSD = self.token_learner(maps_NDhw, conditions_ND)
         out: Tensor = self.project(tokens_NSD).unflatten(0, frames_BFCHW.shape[:2])
         return out
 
     def places(self, frames_BFCHW: Tensor, instruction: Instruction) -> Tensor:
         """How much each token takes of each position of the tower's map, `[B, F, S, h, w]`; each adds up to one."""
-        maps_NDhw = self._maps(frames_BFCHW, instruction)
+        conditions_ND = _for_every_frame(frames_BFCHW, instruction)
+        maps_NDhw = self._maps(frames_BFCHW, conditions_ND)
         if self.token_learner is None:
             weights_NSP = torch.eye(self.tokens, device=maps_NDhw.device).expand(len(maps_NDhw), -1, -1)
         else:
-            weights_NSP = self.token_learner.weights(maps_NDhw, _for_every_frame(frames_BFCHW, instruction))
+            weights_NSP = self.token_learner.weights(maps_NDhw, conditions_ND)
         return weights_NSP.view(*frames_BFCHW.shape[:2], -1, *maps_NDhw.shape[2:])
 
-    def _maps(self, frames_BFCHW: Tensor, instruction: Instruction) -> Tensor:
+    def _maps(self, frames_BFCHW: Tensor, conditions_ND: Tensor) -> Tensor:
         """Feature maps, one for each frame."""
-        conditions_ND = _for_every_frame(frames_BFCHW, instruction)
         conditions = conditions_ND if self._tower.condition_dim is not None else None
         maps: Tensor = self.tower(frames_BFCHW.flatten(0, 1), conditions, return_embeddings=True)
         return maps if self.film is None else self.film(maps, conditions_ND)

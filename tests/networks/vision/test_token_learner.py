@@ -30,8 +30,7 @@ def test_tokens_are_convex_combinations_of_positions() -> None:
 
 def test_a_token_can_pick_one_position() -> None:
     learner = TokenLearner(D, num_output_tokens=2, num_layers=1)
-    norm, weighting = learner.to_logits
-    assert isinstance(norm, nn.LayerNorm)
+    (weighting,) = learner.to_logits
     assert isinstance(weighting, nn.Linear)
     with torch.no_grad():
         weighting.weight.zero_()

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from qseq.networks.vision.film import FiLM, NullCondition, resolve_conditions
-from qseq.networks.vision.tower import AddPlace, centred, check_images, group_norm, prepare_images
+from qseq.networks.vision.tower import AddPlace, centred, check_images, group_norm
 
 
 class PixelStem(nn.Module):
@@ -23,13 +23,11 @@ class PixelStem(nn.Module):
 
     def __init__(self, channels: int, dim: int) -> None:
         super().__init__()
-        self.channels = channels
         self.convolution = nn.Conv2d(channels, dim, self.least, stride=self.stride, padding=self.stride // 2)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """`[B, C, H, W]` -> `[B, D, H / 4, W / 4]`. Raises ValueError as `prepare_images` does."""
-        dtype = self.convolution.weight.dtype
-        out: Tensor = self.convolution(prepare_images(images_BCHW, channels=self.channels, dtype=dtype))
+        """`[B, C, H, W]`, checked (`check_images`) -> `[B, D, H / 4, W / 4]`."""
+        out: Tensor = self.convolution(centred(images_BCHW, self.convolution.weight.dtype, torch.channels_last))
         return out
 
 

@@ -49,7 +49,8 @@ class TokenLearner(nn.Module):
                 f"num_output_tokens is {num_output_tokens} and num_layers {num_layers}, expected at least 1 of each"
             )
         self.num_output_tokens = num_output_tokens
-        layers: list[nn.Module] = [nn.LayerNorm(dim)]
+        self.norm = nn.LayerNorm(dim)
+        layers: list[nn.Module] = []
         width = dim
         for _ in range(num_layers - 1):
             layers += [nn.Linear(width, ff_mult * dim), nn.GELU()]
@@ -63,8 +64,8 @@ class TokenLearner(nn.Module):
 
     def weights(self, x_BDhw: Tensor, conditions_BC: Tensor | None = None) -> Tensor:
         """How much each token takes of each position, `[B, S, P]`, positions row by row; rows add up to one."""
-        normed_BPD = self.to_logits[0](x_BDhw.flatten(2).transpose(1, 2))
-        logits_BSP: Tensor = self.to_logits[1:](normed_BPD).transpose(1, 2)
+        normed_BPD = self.norm(x_BDhw.flatten(2).transpose(1, 2))
+        logits_BSP: Tensor = self.to_logits(normed_BPD).transpose(1, 2)
         if self.to_queries is not None and conditions_BC is not None:
             queries_BSE = self.to_queries(conditions_BC).unflatten(1, (self.num_output_tokens, _KEY_DIM))
             logits_BSP = logits_BSP + queries_BSE @ self.to_keys(normed_BPD).transpose(1, 2) / math.sqrt(_KEY_DIM)

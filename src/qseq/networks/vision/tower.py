@@ -39,7 +39,7 @@ def prepare_images(images_BCHW: Tensor, *, channels: int, dtype: torch.dtype) ->
         ValueError: not four dimensions, other channels than `channels`, or integers other than uint8.
     """
     check_images(images_BCHW, channels=channels)
-    return centred(images_BCHW.contiguous(memory_format=torch.channels_last), dtype)
+    return centred(images_BCHW, dtype, torch.channels_last)
 
 
 def check_images(images_BCHW: Tensor, *, channels: int) -> None:
@@ -55,7 +55,7 @@ def check_images(images_BCHW: Tensor, *, channels: int) -> None:
         raise ValueError(f"images are {images_BCHW.dtype}, expected uint8 in [0, 255] or floats in [0, 1]")
 
 
-def centred(pixels: Tensor, dtype: torch.dtype) -> Tensor:
+def centred(pixels: Tensor, dtype: torch.dtype, memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
     """Pixels of any layout in [-0.5, 0.5].
 
     uint8 in [0, 255] is scaled here; under autocast it is in its type at once, which spares a float32 copy of every
@@ -63,11 +63,11 @@ def centred(pixels: Tensor, dtype: torch.dtype) -> Tensor:
     every step.
     """
     if pixels.dtype != torch.uint8:
-        return pixels.to(dtype) - 0.5
+        return pixels.to(dtype, memory_format=memory_format) - 0.5
     device = pixels.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
-    return pixels.to(dtype).mul_(1 / 255).sub_(0.5)
+    return pixels.to(dtype, memory_format=memory_format).mul_(1 / 255).sub_(0.5)
 
 
 class ChannelLayerNorm(nn.LayerNorm):
