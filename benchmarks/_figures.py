@@ -5,18 +5,16 @@ python benchmarks/_figures.py
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import matplotlib
 import numpy as np
+
+from _cells import ROOT, ResultLines
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from qseq.evaluation import wilson_interval
 
-ROOT = Path(__file__).resolve().parents[1]
 SHOWN = {
     ("q-transformer", "greedy"): ("Q-Transformer", "#2563eb"),
     ("filtered-bc", "greedy"): ("imitation of successes", "#f59e0b"),
@@ -27,7 +25,7 @@ SHOWN = {
 
 
 def main() -> None:
-    lines = [json.loads(line) for line in (ROOT / "benchmarks/results/learning.jsonl").read_text().splitlines()]
+    lines = ResultLines("learning").read()
     lines = [line for line in lines if "+" not in line["task"] and (line["method"], line["decoding"]) in SHOWN]
     methods: dict[tuple[str, str], set[str]] = {}
     for line in lines:

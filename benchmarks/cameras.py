@@ -18,9 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from learning import ENVIRONMENT, FIRST_COLLECTION_SEED, ROOT, qseq, train
+from _cells import ROOT, ResultLines, collect_once, qseq, train_to_end
+from learning import ENVIRONMENT, FIRST_COLLECTION_SEED
 
-RESULTS = ROOT / "benchmarks" / "results" / "cameras.jsonl"
+RESULTS = ResultLines("cameras")
 WORK = ROOT / "runs" / "cameras"
 EPISODES: Mapping[str, int] = {"push-v3": 700, "drawer-open-v3": 300}
 EVALUATION_EPISODES, EVALUATION_SEED, MAX_STEPS = 100, 424_242, 150
@@ -38,13 +39,11 @@ def env_kwargs(task: str, sees: str) -> dict[str, Any]:
 
 def collect(task: str, sees: str, seed: int) -> Path:
     """The data of one seed, made by `qseq collect` unless they are there already."""
-    store = WORK / "data" / f"{task}_{sees}_{seed}"
-    done = store.with_suffix(".done")
-    if not done.exists():
-        qseq("collect", "--recipe", "corrupted", "--env-kwargs", json.dumps(env_kwargs(task, sees)), "--out",
-             str(store), "--episodes", str(EPISODES[task]), "--seed", str(FIRST_COLLECTION_SEED + seed))  # fmt: skip
-        done.touch()
-    return store
+    return collect_once(
+        WORK / "data" / f"{task}_{sees}_{seed}", "--recipe", "corrupted", "--env-kwargs",
+        json.dumps(env_kwargs(task, sees)), "--episodes", str(EPISODES[task]),
+        "--seed", str(FIRST_COLLECTION_SEED + seed),
+    )  # fmt: skip
 
 
 def run(sees: str, seed: int) -> None:
@@ -52,7 +51,8 @@ def run(sees: str, seed: int) -> None:
     folder = WORK / "runs" / f"{sees}__{seed}"
     stores = [collect(task, sees, seed) for task in EPISODES]
     data = [argument for store in stores for argument in ("--data", str(store))]
-    seconds = train(folder, "--algo", "q-transformer", *data, "--seed", str(seed), *SEES[sees])
+    seconds = train_to_end(folder, "--algo", "q-transformer", *data, "--seed", str(seed), *SEES[sees])
+    found = []
     for task in EPISODES:
         result = folder / f"{task}.json"
         kwargs = {**env_kwargs(task, sees), "max_episode_steps": MAX_STEPS}
@@ -70,19 +70,15 @@ def run(sees: str, seed: int) -> None:
             "train_seconds": seconds,
             "overrides": list(SEES[sees]),
         }
-        with RESULTS.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        found.append(line)
         print(f"{task:16} {sees:8} seed {seed} {measured['success_rate']:.2f}")
-
-
-def lines() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    RESULTS.add(*found)
 
 
 def table() -> str:
     """Success over seeds, in percent, and the camera's as a share of the state's."""
     rates: dict[tuple[str, str], list[float]] = {}
-    for line in lines():
+    for line in RESULTS.read():
         rates.setdefault((line["task"], line["sees"]), []).append(100 * line["success_rate"])
     rows = ["| task | from state | from the camera | share |", "|---|---|---|---|"]
     for task in EPISODES:
@@ -100,8 +96,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if not arguments.table:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        done = {(line["sees"], line["seed"]) for line in lines()}
+        done = {(line["sees"], line["seed"]) for line in RESULTS.read()}
         for seed in arguments.seeds:
             for sees in arguments.sees:
                 if (sees, seed) not in done:

@@ -17,12 +17,11 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
-from learning import ROOT, qseq, train
+from _cells import ROOT, ResultLines, collect_once, qseq, train_to_end
 
-RESULTS = ROOT / "benchmarks" / "results" / "instructions.jsonl"
+RESULTS = ResultLines("instructions")
 WORK = ROOT / "runs" / "instructions"
 ENVIRONMENT = "qseq.environments.babyai:qseq/babyai-v0"
 COLLECTION_SEED, COLLECTED_EPISODES = 1000, 12_000
@@ -70,21 +69,16 @@ METHODS: Mapping[str, Method] = {
         (*_COMMON, "training.steps=12000"), {"greedy": (), "sampled": ("--policy-options", "decoding=sample")}
     ),
 }
-_writing = Lock()
 
 
 def collect(task: str, policy: str = "recipe") -> Path:
     """The data of a task, or the episodes of random actions, made by `qseq collect` unless they are there already."""
     store = WORK / "data" / (task if policy == "recipe" else f"{task}_{policy}")
-    done = store.with_suffix(".done")
-    if not done.exists():
-        kwargs = json.dumps({"task": task})
-        how = ["--recipe", "corrupted"] if policy == "recipe" else ["--env", ENVIRONMENT, "--policy", policy]
-        episodes = COLLECTED_EPISODES if policy == "recipe" else EVALUATION_EPISODES
-        qseq("collect", *how, "--env-kwargs", kwargs, "--out", str(store), "--episodes", str(episodes),
-             "--seed", str(COLLECTION_SEED))  # fmt: skip
-        done.touch()
-    return store
+    kwargs = json.dumps({"task": task})
+    how = ["--recipe", "corrupted"] if policy == "recipe" else ["--env", ENVIRONMENT, "--policy", policy]
+    episodes = COLLECTED_EPISODES if policy == "recipe" else EVALUATION_EPISODES
+    return collect_once(store, *how, "--env-kwargs", kwargs, "--episodes", str(episodes),
+                        "--seed", str(COLLECTION_SEED))  # fmt: skip
 
 
 def chance(task: str) -> None:
@@ -98,19 +92,20 @@ def chance(task: str) -> None:
 def run(task: str, method: str, seed: int) -> None:
     """Train, and evaluate with everything and with less."""
     folder = WORK / "runs" / f"{task}__{method}__{seed}"
-    seconds = train(
+    seconds = train_to_end(
         folder, "--algo", method, "--data", str(collect(task)), "--seed", str(seed), *METHODS[method].overrides
     )
     decodings = METHODS[method].decodings
     own = next(iter(decodings))
     asked = [(decoding, "as it is", flags) for decoding, flags in decodings.items()]
     asked += [(own, shown, (*decodings[own], *flags)) for shown, flags in LESS.items()]
+    found: list[dict[str, Any]] = []
     for decoding, shown, flags in asked:
         result = folder / f"{decoding} {shown}.json".replace(" ", "-")
         qseq("evaluate", str(folder), "--env", ENVIRONMENT, "--env-kwargs", json.dumps({"task": task}), "--episodes",
              str(EVALUATION_EPISODES), "--seed", str(EVALUATION_SEED), "--json", str(result), *flags)  # fmt: skip
         measured = json.loads(result.read_text())
-        _add(
+        found.append(
             {
                 "task": task,
                 "method": method,
@@ -125,22 +120,23 @@ def run(task: str, method: str, seed: int) -> None:
                 "overrides": list(METHODS[method].overrides),
             }
         )
+    _add(*found)
 
 
-def _add(line: dict[str, Any]) -> None:
-    with _writing, RESULTS.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    print(*(line[key] for key in ("task", "method", "seed", "decoding", "shown", "success_rate")), sep="  ", flush=True)
-
-
-def lines() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+def _add(*lines: dict[str, Any]) -> None:
+    RESULTS.add(*lines)
+    for line in lines:
+        print(
+            *(line[key] for key in ("task", "method", "seed", "decoding", "shown", "success_rate")),
+            sep="  ",
+            flush=True,
+        )
 
 
 def table() -> str:
     """Mean success over seeds, in percent."""
     groups: dict[tuple[str, ...], list[float]] = {}
-    for line in sorted(lines(), key=lambda line: line["seed"]):
+    for line in sorted(RESULTS.read(), key=lambda line: line["seed"]):
         key = tuple(line[name] for name in ("task", "method", "decoding", "shown"))
         groups.setdefault(key, []).append(100 * line["success_rate"])
     rows = ["| task | method | decides | shown | success % |", "|---|---|---|---|---|"]
@@ -159,8 +155,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if not arguments.table:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        done = {(line["task"], line["method"], line["seed"]) for line in lines()}
+        done = {(line["task"], line["method"], line["seed"]) for line in RESULTS.read()}
         asked = [(t, m, s) for s in arguments.seeds for m in arguments.methods for t in arguments.tasks]
         cells = [cell for cell in asked if cell not in done]
         for task in arguments.tasks:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -23,18 +22,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
+from _cells import QUIET, ROOT, ResultLines, collect_once, train_to_end
 from _methods import EVALUATION_EPISODES, EVALUATION_SEED, METHODS, Method
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "learning.jsonl"
+RESULTS = ResultLines("learning")
 WORK = ROOT / "runs" / "benchmark"
 ENVIRONMENT = "qseq.environments.metaworld:qseq/metaworld-v3"
 FIRST_COLLECTION_SEED, COLLECTED_EPISODES = 1000, 360
-QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "QSEQ_PROGRESS": "0"}
-_writing = Lock()
 
 
 @dataclass(frozen=True)
@@ -61,49 +57,28 @@ def store_of(recipe: str, task: str, seed: int) -> Path:
 
 def collect(recipe: str, task: str, seed: int) -> None:
     """The data of a recipe for one task, made by `qseq collect` unless they are there already."""
-    store = store_of(recipe, task, seed)
-    done = store.with_suffix(".done")
-    if not done.exists():
-        qseq("collect", "--recipe", recipe, "--env-kwargs", json.dumps({"task": task}), "--out", str(store),
-             "--episodes", str(COLLECTED_EPISODES), "--seed", str(FIRST_COLLECTION_SEED + seed))  # fmt: skip
-        done.touch()
-
-
-def qseq(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "qseq.cli.main", *arguments], check=True, env=QUIET, cwd=ROOT)
-
-
-def train(folder: Path, *arguments: str) -> float:
-    """`qseq train` into a folder, or the rest of it after an interruption; returns the seconds of all its steps."""
-    qseq("train", *arguments, "--out", str(folder), *(["--resume"] if folder.exists() else []))
-    seconds, done = 0.0, 0
-    for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
-        seconds += (line["step"] - done) / line["steps_per_second"]
-        done = line["step"]
-    return round(seconds, 1)
+    collect_once(store_of(recipe, task, seed), "--recipe", recipe, "--env-kwargs", json.dumps({"task": task}),
+                 "--episodes", str(COLLECTED_EPISODES), "--seed", str(FIRST_COLLECTION_SEED + seed))  # fmt: skip
 
 
 def run(cell: Cell, peer_python: str | None) -> None:
     """Train and evaluate one cell, and add its line for each decoding."""
     method = METHODS[cell.method]
     stores = [store_of(cell.recipe, task, cell.seed) for task in cell.tasks]
-    started = time.perf_counter()
     if method.peer:
         if peer_python is None:
             raise SystemExit(f"{cell.method} needs --peer-python")
+        started = time.perf_counter()
         train_peer(cell, method, stores[0], peer_python)
-    elif not (cell.folder / "checkpoints" / "latest").exists():
+        train_seconds = time.perf_counter() - started
+    else:
         data = [argument for store in stores for argument in ("--data", str(store))]
         # A model of several tasks sees each as often as a model of one does.
         overrides = [*method.overrides, f"training.steps={method.steps * len(stores)}"]
-        qseq(
-            "train", "--algo", method.algorithm, *data, "--out", str(cell.folder), "--seed", str(cell.seed), *overrides
-        )
-    train_seconds = time.perf_counter() - started
-    for decoding in method.decodings:
-        rows = [evaluate(cell, method, task, decoding) for task in cell.tasks]
-        for task, result in zip(cell.tasks, rows, strict=True):
-            add_line(cell, method, task, decoding, result, train_seconds)
+        seed = str(cell.seed)
+        train_seconds = train_to_end(cell.folder, "--algo", method.algorithm, *data, "--seed", seed, *overrides)
+    asked = [(decoding, task) for decoding in method.decodings for task in cell.tasks]
+    RESULTS.add(*(evaluate(cell, method, task, decoding, train_seconds) for decoding, task in asked))
 
 
 def train_peer(cell: Cell, method: Method, store: Path, peer_python: str) -> None:
@@ -133,18 +108,13 @@ def train_peer(cell: Cell, method: Method, store: Path, peer_python: str) -> Non
     )  # fmt: skip
 
 
-def evaluate(cell: Cell, method: Method, task: str, decoding: str) -> dict[str, Any]:
-    """In a process of its own, so that cells run side by side."""
+def evaluate(cell: Cell, method: Method, task: str, decoding: str, train_seconds: float) -> dict[str, Any]:
+    """A line of the results; evaluated in a process of its own, so that cells run side by side."""
     command = [sys.executable, str(ROOT / "benchmarks" / "_evaluate_cell.py"), str(cell.folder), task, decoding]
     output = subprocess.run([*command, str(int(method.peer))], check=True, env=QUIET, capture_output=True, text=True)
     result: dict[str, Any] = json.loads(output.stdout.splitlines()[-1])
-    return result
-
-
-def add_line(
-    cell: Cell, method: Method, task: str, decoding: str, result: dict[str, Any], train_seconds: float
-) -> None:
-    line = {
+    print(f"{cell.recipe:15} {task:15} {cell.method:22} seed {cell.seed} {decoding:7} {result['success_rate']:.2f}")
+    return {
         **asdict(cell),
         "evaluated_on": task,
         "decoding": decoding,
@@ -160,19 +130,12 @@ def add_line(
         "machine": platform.machine(),
         "python": platform.python_version(),
     }
-    with _writing, RESULTS.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    print(f"{cell.recipe:15} {task:15} {cell.method:22} seed {cell.seed} {decoding:7} {result['success_rate']:.2f}")
-
-
-def measured() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
 
 
 def table() -> str:
     """Mean success over seeds, with how many seeds there are, in percent."""
     groups: dict[tuple[str, str, str], dict[str, list[float]]] = {}
-    for line in sorted(measured(), key=lambda line: line["seed"]):
+    for line in sorted(RESULTS.read(), key=lambda line: line["seed"]):
         joint = " (one model)" if "+" in line["task"] else ""
         decoding = "" if line["decoding"] == "greedy" else f", {line['decoding']}"
         key = (line["recipe"], line["evaluated_on"] + joint, line["method"] + decoding)
@@ -198,8 +161,7 @@ def main() -> None:
     if arguments.table:
         print(table())
         return
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    done = {(line["recipe"], line["task"], line["method"], line["seed"]) for line in measured()}
+    done = {(line["recipe"], line["task"], line["method"], line["seed"]) for line in RESULTS.read()}
     cells = [
         Cell(recipe, task, method, seed)
         for seed in arguments.seeds

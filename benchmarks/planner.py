@@ -14,23 +14,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "planner.jsonl"
+from _cells import QUIET, ROOT, ResultLines, collect_once, train_to_end
+
+RESULTS = ResultLines("planner")
 WORK = ROOT / "runs" / "benchmark" / "planner"
 EPISODES, EVALUATION_SEED, FIRST_COLLECTION_SEED = 100, 424_242, 2000
-QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "QSEQ_PROGRESS": "0"}
-_writing = Lock()
 
 # Episodes of each recipe: 1000 of 500 steps; short ones of about 45 (medium) or 85 (large) steps.
 COLLECTED = {("waypoints", "medium"): 1000, ("waypoints", "large"): 1000, ("stitching", "medium"): 8000,
@@ -99,29 +95,22 @@ class Cell:
         return WORK / "data" / f"{self.recipe}_{self.task}_{self.seed}"
 
 
-def qseq(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "qseq.cli.main", *arguments], check=True, env=QUIET, cwd=ROOT)
-
-
 def collect(cell: Cell) -> None:
     """The data of a cell, made by `qseq collect` unless they are there already."""
-    done = cell.store.with_suffix(".done")
-    if not done.exists():
-        qseq("collect", "--recipe", cell.recipe, "--env-kwargs", json.dumps({"task": cell.task}),
-             "--episodes", str(COLLECTED[cell.recipe, cell.task]), "--out", str(cell.store),
-             "--seed", str(FIRST_COLLECTION_SEED + cell.seed))  # fmt: skip
-        done.touch()
+    collect_once(cell.store, "--recipe", cell.recipe, "--env-kwargs", json.dumps({"task": cell.task}),
+                 "--episodes", str(COLLECTED[cell.recipe, cell.task]),
+                 "--seed", str(FIRST_COLLECTION_SEED + cell.seed))  # fmt: skip
 
 
 def run(cell: Cell) -> None:
     """Train and evaluate one cell, and add its line for each decoding."""
     method = METHODS[cell.method]
-    started = time.perf_counter()
     overrides = [*COMMON, *SHAPES[cell.recipe, cell.task], *method.overrides, f"training.steps={method.steps}"]
-    if method.steps and not (cell.run / "checkpoints" / "latest").exists():
-        qseq("train", "--algo", "diffuser", "--data", str(cell.store), "--out", str(cell.run),
-             "--seed", str(cell.seed), *overrides)  # fmt: skip
-    seconds = time.perf_counter() - started
+    seconds = 0.0
+    if method.steps:
+        how = ["--algo", "diffuser", "--data", str(cell.store), "--seed", str(cell.seed)]
+        seconds = train_to_end(cell.run, *how, *overrides)
+    lines = []
     for decoding, options in method.decodings.items():
         source = str(cell.run) if method.steps else "controller"
         command = [sys.executable, str(ROOT / "benchmarks" / "_planner_cell.py"), source, cell.task]
@@ -136,26 +125,21 @@ def run(cell: Cell) -> None:
             "episodes": EPISODES,
             "evaluation_seed": EVALUATION_SEED,
             "collection_seed": FIRST_COLLECTION_SEED + cell.seed,
-            "train_seconds": round(seconds, 1),
+            "train_seconds": seconds,
             "overrides": overrides if method.steps else [],
             "machine": platform.machine(),
             "python": platform.python_version(),
         }
-        with _writing, RESULTS.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        print(
-            f"{cell.recipe:10} {cell.task:7} {cell.method:12} seed {cell.seed} {decoding:20} {result['reach_rate']:.2f}"
-        )
-
-
-def measured() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+        lines.append(line)
+        name = f"{cell.recipe:10} {cell.task:7} {cell.method:12} seed {cell.seed} {decoding:20}"
+        print(f"{name} {result['reach_rate']:.2f}", flush=True)
+    RESULTS.add(*lines)
 
 
 def table() -> str:
     """Mean reach rate over seeds, path and time against the controller's, waypoints inside walls."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for line in sorted(measured(), key=lambda line: line["seed"]):
+    for line in sorted(RESULTS.read(), key=lambda line: line["seed"]):
         name = line["method"] if line["decoding"] == "default" else f"{line['method']}, {line['decoding']}"
         groups.setdefault((line["recipe"], line["task"], name), []).append(line)
     rows = ["| data | maze | method | reached % (95 % interval each seed) | path | time | in walls % | seeds |"]
@@ -192,8 +176,7 @@ def main() -> None:
     if arguments.table:
         print(table())
         return
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    done = {(line["recipe"], line["task"], line["method"], line["seed"]) for line in measured()}
+    done = {(line["recipe"], line["task"], line["method"], line["seed"]) for line in RESULTS.read()}
     cells = [
         Cell(recipe, task, method, seed)
         for seed in arguments.seeds

@@ -13,7 +13,6 @@ again, so the command can be stopped and repeated.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import platform
@@ -24,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from _cells import ROOT, ResultLines, training_seconds
 from _text_methods import COMMON, EVALUATION_SEED, METHODS, TASKS, Method, Task
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "text_tasks.jsonl"
+RESULTS = ResultLines("text_tasks")
 WORK = ROOT / "runs" / "benchmark" / "text"
 FIRST_DATA_SEED = 1000
 PIECES_SEED = 5
@@ -64,11 +63,7 @@ def run(cell: Cell) -> list[dict[str, Any]]:
     task, method = TASKS[cell.task], METHODS[cell.method]
     arguments = task.environment_arguments(cell.seed)
     rows, statistics = make_rows(cell, task, method, arguments)
-    started = time.perf_counter()
-    checkpoint = cell.folder / "checkpoints" / "latest"
-    if not checkpoint.exists():
-        train(cell, task, method, arguments, rows)
-    train_seconds = time.perf_counter() - started
+    train(cell, task, method, arguments, rows)
     from qseq.environments.text import make_text_environment
 
     common = {
@@ -81,7 +76,7 @@ def run(cell: Cell) -> list[dict[str, Any]]:
         "environment_arguments": arguments,
         "steps": cell.steps,
         "batch_size": task.batch_size,
-        "train_seconds": round(train_seconds, 1),
+        "train_seconds": training_seconds(cell.folder),
         "overrides": list(cell.overrides),
         "evaluation_seed": EVALUATION_SEED,
         "machine": platform.machine(),
@@ -121,6 +116,7 @@ def make_rows(cell: Cell, task: Task, method: Method, arguments: dict[str, Any])
 
 
 def train(cell: Cell, task: Task, method: Method, arguments: dict[str, Any], rows: Path) -> None:
+    """To the end: the rest of a training that was interrupted."""
     from qseq.configuration import load_config
     from qseq.environments.text import make_tokenizer
     from qseq.registry import get_algorithm
@@ -146,7 +142,7 @@ def train(cell: Cell, task: Task, method: Method, arguments: dict[str, Any], row
     config = load_config(
         algorithm.config_class, base=base, overrides=[*COMMON, *values, *method.overrides, *cell.overrides]
     )
-    algorithm.train(config, data=[str(rows)], run=cell.folder, seed=cell.seed)
+    algorithm.train(config, data=[str(rows)], run=cell.folder, seed=cell.seed, resume=cell.folder.exists())
 
 
 def evaluate(cell: Cell, task: Task, arguments: dict[str, Any], decoding: str, beta: str) -> dict[str, Any]:
@@ -182,15 +178,8 @@ def evaluate(cell: Cell, task: Task, arguments: dict[str, Any], decoding: str, b
     }
 
 
-def measured() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-
-
 def add_lines(lines: list[dict[str, Any]]) -> None:
-    """All lines of a cell in one write, so that an interrupted cell leaves none."""
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with RESULTS.open("a") as file:
-        file.write("".join(json.dumps(line) + "\n" for line in lines))
+    RESULTS.add(*lines)
     for line in lines:
         name = f"{line['method']} {line['label']}".strip()
         print(
@@ -205,7 +194,7 @@ def table() -> str:
     from qseq.evaluation import bootstrap_interval
 
     groups: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
-    for line in sorted(measured(), key=lambda line: line["seed"]):
+    for line in sorted(RESULTS.read(), key=lambda line: line["seed"]):
         method = f"{line['method']} {line['label']}".strip()
         groups.setdefault((line["task"], method, line["decoding"], line["beta"]), []).append(line)
     rows = [
@@ -261,7 +250,7 @@ def main() -> None:
     if (arguments.set or arguments.steps or arguments.games) and not arguments.label:
         parser.error("--set, --steps and --games make a variant: name it with --label")
     os.environ |= {"OMP_NUM_THREADS": "1", "QSEQ_PROGRESS": "0"}
-    done = {(line["task"], line["method"], line["seed"], line["label"]) for line in measured()}
+    done = {(line["task"], line["method"], line["seed"], line["label"]) for line in RESULTS.read()}
     wanted = [cell for cell in cells(arguments) if cell.key not in done]
     # Fresh processes: torch does not survive a fork with threads running.
     with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:

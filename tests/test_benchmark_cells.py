@@ -1,0 +1,72 @@
+"""A benchmark reports a finished training only: what an interrupted one left is trained to the end first."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture
+def cells(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """benchmarks/_cells.py, whose command writes down what it was asked instead of doing it."""
+    path = Path(__file__).parents[1] / "benchmarks" / "_cells.py"
+    spec = importlib.util.spec_from_file_location("benchmark_cells", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.asked = []  # type: ignore[attr-defined]
+    monkeypatch.setattr(module, "qseq", lambda *arguments: module.asked.append(arguments))
+    return module
+
+
+def write_metrics(run: Path, *lines: tuple[int, float]) -> None:
+    records = [json.dumps({"step": step, "steps_per_second": rate}) for step, rate in lines]
+    (run / "metrics.jsonl").write_text("\n".join(records) + "\n")
+
+
+def test_an_interrupted_training_is_resumed_although_it_left_a_checkpoint(cells: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "latest").mkdir(parents=True)
+    write_metrics(tmp_path, (100, 10.0), (150, 5.0))
+    assert cells.train_to_end(tmp_path, "--algo", "bc") == 20.0
+    assert cells.asked == [("train", "--algo", "bc", "--out", str(tmp_path), "--resume")]
+
+
+def test_a_new_training_is_not_resumed(cells: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+
+    def train(*arguments: str) -> None:
+        assert "--resume" not in arguments
+        run.mkdir()
+        write_metrics(run, (4, 2.0))
+
+    monkeypatch.setattr(cells, "qseq", train)
+    assert cells.train_to_end(run, "--algo", "bc") == 2.0
+
+
+def test_an_interrupted_collection_is_done_again(cells: ModuleType, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    cells.collect_once(store, "--episodes", "3")
+    assert cells.asked == [("collect", "--episodes", "3", "--out", str(store))]
+    cells.collect_once(store, "--episodes", "3")
+    assert len(cells.asked) == 1
+
+
+def test_an_interrupted_cell_leaves_no_line(cells: ModuleType, tmp_path: Path) -> None:
+    results = cells.ResultLines("nothing-yet")
+    results.path = tmp_path / "results.jsonl"
+    assert results.read() == []
+
+    def measured() -> list[dict[str, int]]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        results.add({"a": 1}, *measured())
+    assert results.read() == []
+    results.add({"a": 1}, {"a": 2})
+    assert results.read() == [{"a": 1}, {"a": 2}]
