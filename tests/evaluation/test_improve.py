@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.torch import load_file
 
 from qseq import EpisodeStore
@@ -84,6 +85,19 @@ def test_data_that_are_given_come_first(tmp_path: Path) -> None:
     assert [meta["source"] for meta in store.metadata] == ["round 1"] * 4
     assert EpisodeStore.open(offline).num_episodes == 6
     assert improve(offline, "--rounds", "1") == 2  # a folder of something else is left alone
+
+
+def test_sources_are_weighed_the_last_being_what_is_collected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    offline = tmp_path / "offline"
+    assert main(["collect", *POLE[:4], "--episodes", "6", "--out", str(offline)]) == 0
+    given = ["--rounds", "2", "--data", str(offline)]
+    assert improve(tmp_path / "out", *given, "data.weights=[1]") == 2
+    assert "data.weights: found [1.0], expected 2 numbers" in capsys.readouterr().err
+    assert improve(tmp_path / "out", *given, "data.weights=[1,3]") == 0
+    configs = [yaml.safe_load((tmp_path / f"out/round_00{i}/config.yaml").read_text()) for i in range(2)]
+    assert [config["data"]["weights"] for config in configs] == [[1.0], [1.0, 3.0]]
 
 
 @pytest.mark.parametrize("moment", ["collected/schema.json", "round_000/checkpoints/latest", "round_001/config.yaml"])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -69,7 +69,8 @@ def improve(
     policy of the round before, exploring by `schedule` over the steps of all these rounds together.
 
     Args:
-        algorithm, config: see `qseq.registry.get_algorithm`.
+        algorithm, config: see `qseq.registry.get_algorithm`. Weights of data: one a source, the last for what is
+            collected.
         env_id, env_kwargs: see `make_environment`.
         rounds: in all; may be raised later.
         episodes: that each round collects.
@@ -80,7 +81,8 @@ def improve(
         seed: of everything random. With one environment an interrupted call ends in the numbers of one that was not.
 
     Raises:
-        RequestError: a number is not valid, the algorithm takes no noise, or `out` was made by another request.
+        RequestError: a number is not valid, weights do not fit, the algorithm takes no noise, or `out` was made by
+            another request.
     """
     check_counts(episodes, num_envs)
     if rounds < 1:
@@ -94,6 +96,8 @@ def improve(
     make_environment(env_id, kwargs).close()
     for source in data:
         open_source(source)
+    sources = [*data, str(folder / COLLECTED)]
+    _check_weights(config, sources)
     _settle_request(
         folder,
         {
@@ -110,7 +114,6 @@ def improve(
             "images": images,
         },
     )
-    sources = [*data, str(folder / COLLECTED)] if data else [str(folder / COLLECTED)]
     for number in range(rounds):
         collection = None
         if number or not data:
@@ -131,12 +134,35 @@ def improve(
             shutil.rmtree(run, ignore_errors=True)  # killed before anything was in it
         if not _is_trained(run, config.training.steps):
             here = list(data) if collection is None else sources
-            trained.train(config, data=here, run=run, seed=seed + number, resume=run.exists(), label=f"round {number}")
+            trained.train(
+                _weighing(config, here),
+                data=here,
+                run=run,
+                seed=seed + number,
+                resume=run.exists(),
+                label=f"round {number}",
+            )
         yield Round(number=number, collection=collection, run=run)
 
 
 def _run(folder: Path, number: int) -> Path:
     return folder / f"round_{number:03d}"
+
+
+def _check_weights(config: Any, sources: Sequence[str]) -> None:
+    """Raises RequestError unless there is one weight for each source, or none at all."""
+    weights = getattr(config.data, "weights", ())
+    if weights and len(weights) != len(sources):
+        raise RequestError(
+            f"data.weights: found {list(weights)}, expected {len(sources)} numbers: one for each --data, and the last "
+            "for what the rounds collect"
+        )
+
+
+def _weighing(config: Any, sources: Sequence[str]) -> Any:
+    """The configuration of a round that reads the first of all sources: before anything was collected it has no say."""
+    weights = getattr(config.data, "weights", ())
+    return replace(config, data=replace(config.data, weights=weights[: len(sources)])) if weights else config
 
 
 def _is_trained(run: Path, steps: int) -> bool:
