@@ -1,12 +1,13 @@
 """Do pictures and instructions matter? BabyAI seen by a camera, from a bot that is mostly sent to the wrong object.
 
-    python benchmarks/instructions.py --tasks GoToLocal PickupLoc --methods q-transformer filtered-bc --seeds 0 1 2
+    python benchmarks/instructions.py --methods q-transformer filtered-bc --seeds 0 1 2
+    python benchmarks/instructions.py --tasks GoToLocal PickupLoc      # a model each, not one of both
     python benchmarks/instructions.py --table
 
-All seeds and methods share the data of a task. Evaluation: the final checkpoint, 200 unseen rooms, the same for all, in
-every way of deciding that is named below; in the first of them also with each episode told the instruction of another,
-and with the camera blank. "chance" is what random actions achieve. A cell that benchmarks/results/instructions.jsonl
-already holds is not run again.
+Tasks joined by '+' are learnt by one model. All seeds and methods share the data of a task. Evaluation: the final
+checkpoint, 200 unseen rooms, the same for all, in every way of deciding that is named below; in the first of them also
+with each episode told the instruction of another, and with the camera blank. "chance" is what random actions achieve. A
+cell that benchmarks/results/instructions.jsonl already holds is not run again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -86,28 +88,29 @@ def chance(task: str) -> None:
     from qseq.episodes import EpisodeStore
 
     rate = float((EpisodeStore.open(collect(task, "random")).success == 1).mean())
-    _add({"task": task, "method": "chance", "seed": 0, "decoding": "random", "shown": "as it is", "success_rate": rate})
+    line = {"task": task, "evaluated_on": task, "method": "chance", "seed": 0, "decoding": "random"}
+    _add({**line, "shown": "as it is", "success_rate": rate})
 
 
-def run(task: str, method: str, seed: int) -> None:
+def run(tasks: str, method: str, seed: int) -> None:
     """Train, and evaluate with everything and with less."""
-    folder = WORK / "runs" / f"{task}__{method}__{seed}"
-    seconds = train_to_end(
-        folder, "--algo", method, "--data", str(collect(task)), "--seed", str(seed), *METHODS[method].overrides
-    )
+    folder = WORK / "runs" / f"{tasks}__{method}__{seed}"
+    data = [argument for task in tasks.split("+") for argument in ("--data", str(collect(task)))]
+    seconds = train_to_end(folder, "--algo", method, *data, "--seed", str(seed), *METHODS[method].overrides)
     decodings = METHODS[method].decodings
     own = next(iter(decodings))
     asked = [(decoding, "as it is", flags) for decoding, flags in decodings.items()]
     asked += [(own, shown, (*decodings[own], *flags)) for shown, flags in LESS.items()]
     found: list[dict[str, Any]] = []
-    for decoding, shown, flags in asked:
-        result = folder / f"{decoding} {shown}.json".replace(" ", "-")
+    for task, (decoding, shown, flags) in product(tasks.split("+"), asked):
+        result = folder / f"{task} {decoding} {shown}.json".replace(" ", "-")
         qseq("evaluate", str(folder), "--env", ENVIRONMENT, "--env-kwargs", json.dumps({"task": task}), "--episodes",
              str(EVALUATION_EPISODES), "--seed", str(EVALUATION_SEED), "--json", str(result), *flags)  # fmt: skip
         measured = json.loads(result.read_text())
         found.append(
             {
-                "task": task,
+                "task": tasks,
+                "evaluated_on": task,
                 "method": method,
                 "seed": seed,
                 "decoding": decoding,
@@ -127,7 +130,7 @@ def _add(*lines: dict[str, Any]) -> None:
     RESULTS.add(*lines)
     for line in lines:
         print(
-            *(line[key] for key in ("task", "method", "seed", "decoding", "shown", "success_rate")),
+            *(line[key] for key in ("evaluated_on", "method", "seed", "decoding", "shown", "success_rate")),
             sep="  ",
             flush=True,
         )
@@ -137,7 +140,8 @@ def table() -> str:
     """Mean success over seeds, in percent."""
     groups: dict[tuple[str, ...], list[float]] = {}
     for line in sorted(RESULTS.read(), key=lambda line: line["seed"]):
-        key = tuple(line[name] for name in ("task", "method", "decoding", "shown"))
+        task = line["evaluated_on"] + (" (one model)" if "+" in line["task"] else "")
+        key = (task, *(line[name] for name in ("method", "decoding", "shown")))
         groups.setdefault(key, []).append(100 * line["success_rate"])
     rows = ["| task | method | decides | shown | success % |", "|---|---|---|---|---|"]
     for key, rates in sorted(groups.items()):
@@ -148,7 +152,7 @@ def table() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", default=["GoToLocal", "PickupLoc"])
+    parser.add_argument("--tasks", nargs="+", default=["GoToLocal+PickupLoc"])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="cells run side by side, one thread each")
@@ -158,7 +162,7 @@ def main() -> None:
         done = {(line["task"], line["method"], line["seed"]) for line in RESULTS.read()}
         asked = [(t, m, s) for s in arguments.seeds for m in arguments.methods for t in arguments.tasks]
         cells = [cell for cell in asked if cell not in done]
-        for task in arguments.tasks:
+        for task in sorted({task for tasks in arguments.tasks for task in tasks.split("+")}):
             if (task, "chance", 0) not in done:
                 chance(task)
             collect(task)
