@@ -39,4 +39,7 @@ def observation_after(batch: WindowBatch, spec: WindowSpec, horizon: int) -> dic
 
 def frames_of(fields: Mapping[str, Tensor], frames: tuple[int, ...]) -> dict[str, Tensor]:
     """Some of the U frames of a window, or of what was made of each: `[B, U, ...]` -> `[B, len(frames), ...]`."""
+    first, end = frames[0], frames[-1] + 1
+    if frames == tuple(range(first, end)):  # a view, where picking single frames copies
+        return {name: values[:, first:end] for name, values in fields.items()}
     return {name: values[:, list(frames)] for name, values in fields.items()}

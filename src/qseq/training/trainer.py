@@ -26,6 +26,7 @@ import qseq
 from qseq.configuration import checked, flatten, write_config
 from qseq.errors import ConfigError
 from qseq.progress import Progress
+from qseq.training.allocator import keep_freed_memory
 from qseq.training.checkpoint import checkpoint_name, read_record, remove_leftovers, write_checkpoint
 from qseq.training.config import TrainingConfig
 from qseq.training.interrupt import StopRequest
@@ -123,6 +124,7 @@ class Trainer:
         record, first_step = self._open_run(resume)
         if config.threads:
             torch.set_num_threads(config.threads)
+        keep_freed_memory()
         set_seed(self.seed + self.accelerator.process_index)
         self._prepare()
         if self.last_checkpoint is not None:

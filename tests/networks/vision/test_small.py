@@ -57,3 +57,12 @@ def test_patches_are_read_alone() -> None:
     assert changed == [[1, 2]]
     with pytest.raises(ValueError, match=r"the width is 60, expected a multiple of 8 from 8 on"):
         tower(torch.zeros(1, 3, 56, 60))
+
+
+@pytest.mark.parametrize("patch", [4, 8, 16])
+def test_bytes_are_read_as_numbers_are(patch: int) -> None:
+    """Whole words are moved where a patch is wide enough; a picture that starts between two words is no exception."""
+    torch.manual_seed(0)
+    stem = ConvTower(dim=8, depth=(0,), patch=patch).stem
+    pixels = torch.randint(0, 256, (2 * 3 * 48 * 64 + 1,), dtype=torch.uint8)[1:].view(2, 3, 48, 64)
+    assert torch.allclose(stem(pixels), stem(pixels / 255), atol=1e-5)

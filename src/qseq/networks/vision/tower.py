@@ -67,7 +67,8 @@ def centred(pixels: Tensor, dtype: torch.dtype, memory_format: torch.memory_form
     device = pixels.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
-    return pixels.to(dtype, memory_format=memory_format).mul_(1 / 255).sub_(0.5)
+    scaled = pixels.to(dtype, memory_format=memory_format)
+    return torch.add(scaled.new_tensor(-0.5), scaled, alpha=1 / 255, out=scaled)
 
 
 class ChannelLayerNorm(nn.LayerNorm):
