@@ -65,7 +65,7 @@ def running(source: Path, **settings: Any) -> Iterator[Running]:
         server.join()
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The server answered with an error."""
 
 
@@ -87,7 +87,7 @@ class Robot:
         answer = self.socket.recv(SECONDS)
         if isinstance(answer, str):
             assert "\n" not in answer
-            raise Refused(answer)
+            raise RefusedError(answer)
         found: dict[str, Any] = read(answer)
         return found
 

@@ -84,6 +84,8 @@ class Doorkeeper:
             if not key_matches(self._config.api_key, key_of(authorization)):
                 return self._wrong_key()
             return response(HTTPStatus.OK, self._metrics.text(), CONTENT_TYPE)
+        if path == "/favicon.ico":
+            return response(HTTPStatus.NO_CONTENT, "")
         return page_file(path) or response(HTTPStatus.NOT_FOUND, "not found\n")
 
     def _full(self, found: int, most: int) -> Response | None:
