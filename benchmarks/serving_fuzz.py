@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
 from _hostile import bytes_of_a_stranger, message
 from _machine import cpu_model
 from _serving import KEY, WIDTH, Robot, processor_seconds, served, small_policy
-from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 ENEMIES = 16
 PARTS = 10
