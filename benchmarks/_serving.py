@@ -72,7 +72,8 @@ class Robot:
 
     def __init__(self, port: int) -> None:
         headers = {"Authorization": f"Api-Key {KEY}"}
-        self.socket = connect(f"ws://127.0.0.1:{port}", compression=None, additional_headers=headers, proxy=None)
+        opened = connect(f"ws://127.0.0.1:{port}", compression=None, additional_headers=headers, proxy=None)
+        self.socket = opened.__enter__()  # until the benchmark ends
         self.metadata = unpack(self.socket.recv())
 
     def infer(self, observation: dict[str, Any]) -> dict[str, Any]:

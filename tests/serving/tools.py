@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -54,7 +54,7 @@ class Running:
         self.loop.close()
 
 
-@contextmanager
+@contextlib.contextmanager
 def running(source: Path, **settings: Any) -> Iterator[Running]:
     """A server at a free port, stopped at the end."""
     server = Running(source, ServingConfig(port=0, **settings))
@@ -74,8 +74,10 @@ class Robot:
 
     def __init__(self, port: int, *, key: str | None = None, path: str = "") -> None:
         headers = None if key is None else {"Authorization": f"Api-Key {key}"}
-        self.socket = connect(
-            f"ws://127.0.0.1:{port}{path}", compression=None, max_size=None, additional_headers=headers, proxy=None
+        address = f"ws://127.0.0.1:{port}{path}"
+        self._opened = contextlib.ExitStack()
+        self.socket = self._opened.enter_context(
+            connect(address, compression=None, max_size=None, additional_headers=headers, proxy=None)
         )
         self.metadata = read(self.socket.recv(SECONDS))
 
@@ -99,7 +101,7 @@ class Robot:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.socket.close()
+        self._opened.close()
 
 
 def read(data: bytes | str) -> Any:

@@ -144,7 +144,7 @@ class TokenPolicy(Policy):
         self._seen, self._seen_untold = CameraMemory(), CameraMemory()
         self._queues: dict[int, list[np.ndarray]] = {}
         self._instructions = InstructionMemory(network.instruct)
-        self.decisions_shown = WatchedDecisions()
+        self.decisions_shown: WatchedDecisions = WatchedDecisions()
         self._generator = torch.Generator(device=network.device)
         self.seed(seed)
 

@@ -75,7 +75,7 @@ class Batcher:
         await asyncio.gather(self._task, return_exceptions=True)
         for waiting in self._waiting:
             waiting.future.cancel()
-        await asyncio.to_thread(self._thread.shutdown)
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self) -> None:
         while True:
@@ -88,6 +88,10 @@ class Batcher:
             try:
                 watched = self._watch(works)
                 answers = await self._loop.run_in_executor(self._thread, self.engine.decide, works, watched)
+            except asyncio.CancelledError:
+                for waiting in batch:
+                    waiting.future.cancel()
+                raise
             except Exception as error:  # whatever it was, the next batch must be decided
                 answers = [QseqError(f"the server failed ({type(error).__name__})")] * len(batch)
             for waiting, answer in zip(batch, answers, strict=True):

@@ -14,22 +14,21 @@ class ServingMetrics:
     """Counters of one server; a registry of its own, so that several servers of a process do not mix."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        here = {"registry": self.registry}
-        self.requests = Counter("qseq_requests", "Observations that came in", **here)
-        self.errors = Counter("qseq_errors", "Requests that were not answered with actions", ["kind"], **here)
-        self.refused = Counter("qseq_refused_connections", "Connections not let in", ["reason"], **here)
-        self.reloads = Counter("qseq_reloads", "Newer checkpoints, by what became of them", ["outcome"], **here)
-        self.delayed = Counter("qseq_delayed_requests", "Requests over their client's rate", **here)
+        self.registry = here = CollectorRegistry()
+        ProcessCollector(registry=here)
+        self.requests = Counter("qseq_requests", "Observations that came in", registry=here)
+        self.errors = Counter("qseq_errors", "Requests that were not answered with actions", ["kind"], registry=here)
+        self.refused = Counter("qseq_refused_connections", "Connections not let in", ["reason"], registry=here)
+        self.reloads = Counter("qseq_reloads", "Newer checkpoints, by what became of them", ["outcome"], registry=here)
+        self.delayed = Counter("qseq_delayed_requests", "Requests over their client's rate", registry=here)
         self.latency = Histogram(
-            "qseq_latency_seconds", "From an observation's arrival to its answer", buckets=SECONDS, **here
+            "qseq_latency_seconds", "From an observation's arrival to its answer", buckets=SECONDS, registry=here
         )
-        self.compute = Histogram("qseq_compute_seconds", "Of one batch, by request", buckets=SECONDS, **here)
-        self.batch_size = Histogram("qseq_batch_size", "Requests decided together, by request", buckets=SIZES, **here)
-        self.clients = Gauge("qseq_clients", "Clients connected", **here)
-        self.pages = Gauge("qseq_pages", "Live pages connected", **here)
-        self.step = Gauge("qseq_policy_step", "Training step of the checkpoint that is served", **here)
+        self.compute = Histogram("qseq_compute_seconds", "Of its batch, by request", buckets=SECONDS, registry=here)
+        self.batch_size = Histogram("qseq_batch_size", "Of its batch, by request", buckets=SIZES, registry=here)
+        self.clients = Gauge("qseq_clients", "Clients connected", registry=here)
+        self.pages = Gauge("qseq_pages", "Live pages connected", registry=here)
+        self.step = Gauge("qseq_policy_step", "Training step of the checkpoint that is served", registry=here)
 
     def text(self) -> bytes:
         """All of them, for Prometheus to read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import math
@@ -127,8 +128,10 @@ class PolicyServer:
             log.warning("some clients did not take their leave, disconnected")
             for connection in self._server.connections:
                 connection.transport.abort()
-        await asyncio.gather(*leaving, return_exceptions=True)
         await self._batcher.close()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._server.wait_closed(), 1.0)
 
     async def _handle(self, connection: ServerConnection) -> None:
         """One connection, from after its handshake to its end."""
