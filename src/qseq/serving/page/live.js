@@ -5,6 +5,7 @@ const element = (id) => document.getElementById(id);
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const totals = [];
 let socket = null;
+let policy = null;
 
 function connect() {
   socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live`);
@@ -26,13 +27,14 @@ function receive(message) {
   }
   if (message.metadata) {
     element("status").textContent = "connected";
-    showPolicy(message.metadata);
+    policy = message.metadata;
+    showPolicy();
   }
   if (message.clients) showClients(message.clients);
   if (message.action) showDecision(message);
 }
 
-function showPolicy(policy) {
+function showPolicy() {
   const step = policy.step === null ? "" : `, step ${policy.step}`;
   element("policy").textContent = `${policy.algorithm}${step}, history ${policy.history}, horizon ${policy.horizon}`;
 }
@@ -48,6 +50,8 @@ function showClients(clients) {
 
 function showDecision(message) {
   element("status").textContent = `client ${message.client}, observation ${message.step} of its episode`;
+  policy.step = message.policy_step;
+  showPolicy();
   element("instruction").textContent = message.instruction || "nothing";
   const total = message.wait_ms + message.compute_ms;
   totals.push(total);
