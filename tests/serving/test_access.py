@@ -130,7 +130,7 @@ def test_clients_beyond_the_limit_are_refused_until_one_goes(folder: Path) -> No
 
 def test_connections_that_say_nothing_do_not_keep_others_out(folder: Path) -> None:
     """Half-open ones are cut off when they are too many, and when they have said nothing for too long."""
-    with running(folder, limits=Limits(connections=2, pages=0, open_seconds=0.5)) as server:
+    with running(folder, limits=Limits(connections=2, pages=0, open_seconds=2.0)) as server:
         silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(6)]
         for one in silent:
             one.settimeout(30)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -70,7 +69,6 @@ def test_killed_and_started_again_robots_come_back(tmp_path: Path) -> None:
         policy.reset()
         for state in states(3):
             np.testing.assert_array_equal(robot.actions({"state": state})[0], policy.act({"state": state}))
-        # A request that waits for others when the signal comes is answered before the connection ends.
         server.send_signal(signal.SIGTERM)
         with pytest.raises(ConnectionClosed) as closed:
             robot.answer()
@@ -95,6 +93,7 @@ def test_wrong_requests_are_one_line(
         (folder, "--api-key-file", str(tmp_path / "key")): "expected at least 16",
         (folder, "--max-wait-ms", "-1"): "max_wait_ms: found -1.0",
         (folder, "--port", "70000"): "port: found 70000",
+        (folder, "--max-rate", "-1"): "limits.requests_per_second: found -1.0",
     }.items():
         assert main(["serve", *arguments]) == 2
         error = capsys.readouterr().err
@@ -105,4 +104,3 @@ def test_wrong_requests_are_one_line(
         taken.listen()
         assert main(["serve", folder, "--port", str(taken.getsockname()[1])]) == 1
     assert "address already in use" in capsys.readouterr().err
-    os.environ.pop("QSEQ_API_KEY", None)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from qseq.errors import RequestError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What is refused, so that no client can stop the others from being served."""
+    """What is refused, so that no client can stop the others from being served.
+
+    Raises:
+        RequestError: a negative number.
+    """
 
     message_bytes: int = 0
     """Longest message; 0: four times what the policy reads in float32, and 64 KiB."""
@@ -38,6 +42,11 @@ class Limits:
     """For a client to take an answer."""
     stop_seconds: float = 10.0
     """For what is being computed when the server is stopped."""
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            if not (value := getattr(self, limit.name)) >= 0:
+                raise RequestError(f"limits.{limit.name}: found {value}, expected at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
