@@ -14,7 +14,7 @@ from qseq.actions import make_tokenizer
 from qseq.errors import DataError, RequestError
 from qseq.networks.action_network import NetworkConfig
 from qseq.policies import TokenPolicySpec
-from qseq.policies.memory import FrameMemory
+from qseq.policies.memory import FrameMemory, InstructionMemory
 from qseq.robot import QTransformerPolicy
 from tests.robot.bandit import ACTION_SPACE
 
@@ -125,3 +125,11 @@ def test_unknown_decoding_options_are_refused(tmp_path: Path) -> None:
     make_policy().save_pretrained(tmp_path / "policy")
     with pytest.raises(RequestError, match="does not take them"):
         load_policy(tmp_path / "policy", beam=3)
+
+
+def test_only_the_latest_instructions_are_kept() -> None:
+    instruct = make_policy().network.instruct
+    remember = InstructionMemory(instruct, kept=2)
+    for texts in (["push", "pull", "stop"], ["pull", "stop"], ["push", "push"]):
+        torch.testing.assert_close(remember(texts).summary_BD, instruct(texts).summary_BD)
+        assert len(remember._known) <= 2

@@ -23,6 +23,7 @@ from qseq.networks.text import FROZEN, TextConfig, word_ids
 
 _MANY_TOKENS = 1_000_000  # what tokenizers without a limit call their limit
 _BATCH = 64
+_REMEMBERED = 1024  # texts: what acting policies are told may be new every time
 
 
 class FrozenTextEncoder:
@@ -112,7 +113,10 @@ class TextInputs:
             return word_ids(texts, vocabulary=self.config.vocabulary)
         self._learn(dict.fromkeys(text for text in texts if text.strip()))
         nothing = torch.zeros(1, self.config.embed_dim)
-        return pad_sequence([self._known.get(text, nothing) for text in texts], batch_first=True)
+        embedded = [self._known.get(text, nothing) for text in texts]
+        while len(self._known) > max(_REMEMBERED, len(texts)):
+            del self._known[next(iter(self._known))]
+        return pad_sequence(embedded, batch_first=True)
 
     def _learn(self, texts: Mapping[str, None]) -> None:
         unknown = [text for text in texts if text not in self._known]

@@ -3,8 +3,10 @@
 from qseq.policies.base import Observation, Policy
 from qseq.policies.locate import locate_policy, read_description
 from qseq.policies.token_policy import TokenPolicy, TokenPolicySpec, write_description
+from qseq.policies.watching import DecisionValues
 
 __all__ = [
+    "DecisionValues",
     "Observation",
     "Policy",
     "TokenPolicy",

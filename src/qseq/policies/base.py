@@ -5,9 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from qseq.policies.watching import WatchedDecisions
 
 Observation = Mapping[str, Any] | np.ndarray
 
@@ -17,6 +20,9 @@ class Policy(ABC):
 
     kind: ClassVar[str]
     """Name under which the registry finds the class."""
+
+    decisions_shown: WatchedDecisions | None = None
+    """Values of the decisions that somebody looks at; None where actions are not chosen by values of bins."""
 
     @property
     @abstractmethod
@@ -32,6 +38,16 @@ class Policy(ABC):
     def takes_instructions(self) -> bool:
         """Whether it may be told what to do."""
         return True
+
+    @property
+    def history(self) -> int:
+        """Frames it looks at: the newest, and those before it."""
+        return 1
+
+    @property
+    def horizon(self) -> int:
+        """Actions of one decision; more than 1 where it decides on chunks of actions."""
+        return 1
 
     @abstractmethod
     def act(
@@ -56,6 +72,16 @@ class Policy(ABC):
     @abstractmethod
     def reset(self, environment_ids: Sequence[int] | None = None) -> None:
         """Forget these environments (all by default): their next observation starts an episode."""
+
+    def pending(self, environment_id: int) -> list[np.ndarray]:
+        """Actions already decided on for an environment and not given by `act` yet: the rest of a chunk."""
+        return []
+
+    def drop_pending(self, environment_ids: Sequence[int]) -> None:  # noqa: B027 (nothing is pending without chunks)
+        """Decide anew in these environments, though a chunk is not over; they go on remembering what they showed."""
+
+    def adopt(self, other: Policy) -> None:  # noqa: B027 (to start anew is a fine default)
+        """Go on with the episodes of another checkpoint: remember what it does, but not what its weights made of it."""
 
     @abstractmethod
     def seed(self, seed: int) -> None:

@@ -1,15 +1,16 @@
-"""The last frames each environment showed, and what was done in it, for policies that look back.
+"""The last frames each environment showed, what was done in it and what was said, for policies that look back.
 
 Legend: B rows of a batch, F frames of history.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from qseq.episodes import PAST_ACTIONS, PastActions
+from qseq.networks.text import Instruction
 
 
 class FrameMemory:
@@ -83,3 +84,21 @@ class ActionMemory:
         assert self._past_actions is not None
         steps, width = self._past_actions.shape
         return self._vectors.get(environment) or [np.zeros(width, np.float32)] * steps
+
+
+class InstructionMemory:
+    """Embeds each distinct instruction once, and keeps the latest: strangers may say something else every time."""
+
+    def __init__(self, embed: Callable[[Sequence[str]], Instruction], *, kept: int = 1024) -> None:
+        self._embed = embed
+        self._kept = kept
+        self._known: dict[str, Instruction] = {}
+
+    def __call__(self, texts: Sequence[str]) -> Instruction:
+        """Of each row."""
+        for text in set(texts) - self._known.keys():
+            self._known[text] = self._embed([text])
+        instruction = Instruction.concatenate([self._known[text] for text in texts])
+        while len(self._known) > self._kept:
+            del self._known[next(iter(self._known))]
+        return instruction

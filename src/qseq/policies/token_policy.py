@@ -34,7 +34,9 @@ from qseq.policies.base import Observation, Policy
 from qseq.policies.camera_memory import CameraMemory, ShownFrames
 from qseq.policies.inputs import read_frames, read_instructions
 from qseq.policies.locate import DESCRIPTION, WEIGHTS, locate_policy, read_description
-from qseq.policies.memory import ActionMemory, FrameMemory
+from qseq.policies.memory import ActionMemory, FrameMemory, InstructionMemory
+from qseq.policies.watching import WatchedDecisions
+from qseq.policies.windows import decision_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +143,8 @@ class TokenPolicy(Policy):
         self._cameras = [name for name, shape in spec.fields.items() if is_image(shape)]
         self._seen, self._seen_untold = CameraMemory(), CameraMemory()
         self._queues: dict[int, list[np.ndarray]] = {}
-        self._instructions: dict[str, Instruction] = {}
+        self._instructions = InstructionMemory(network.instruct)
+        self.decisions_shown: WatchedDecisions = WatchedDecisions()
         self._generator = torch.Generator(device=network.device)
         self.seed(seed)
 
@@ -167,6 +170,14 @@ class TokenPolicy(Policy):
         return self.spec.action_space
 
     @property
+    def history(self) -> int:
+        return self.spec.history
+
+    @property
+    def horizon(self) -> int:
+        return decision_steps(self.spec.tokenizer)
+
+    @property
     def takes_instructions(self) -> bool:
         return self.spec.network.text.encoder != "none"
 
@@ -182,8 +193,18 @@ class TokenPolicy(Policy):
     def reset(self, environment_ids: Sequence[int] | None = None) -> None:
         for memory in (self._memory, self._actions, self._seen, self._seen_untold):
             memory.forget(environment_ids)
-        for environment in list(self._queues) if environment_ids is None else environment_ids:
+        self.drop_pending(list(self._queues) if environment_ids is None else environment_ids)
+
+    def pending(self, environment_id: int) -> list[np.ndarray]:
+        return list(self._queues.get(environment_id, ()))
+
+    def drop_pending(self, environment_ids: Sequence[int]) -> None:
+        for environment in environment_ids:
             self._queues.pop(environment, None)
+
+    def adopt(self, other: Policy) -> None:
+        if isinstance(other, TokenPolicy) and (self.spec.fields, self.history) == (other.spec.fields, other.history):
+            self._memory, self._actions, self._queues = other._memory, other._actions, other._queues
 
     def act(
         self,
@@ -216,7 +237,13 @@ class TokenPolicy(Policy):
         `shown` says which frames they hold, so that none is encoded twice.
         """
         with torch.inference_mode():
-            tokens_BA = self.choose(*self._encode(windows, texts, shown))
+            decoder, context = self._encode(windows, texts, shown)
+            tokens_BA = self.choose(decoder, context)
+
+            def values(rows: list[int]) -> Tensor:
+                return self.scores(self.network.decode(context[rows], tokens_BA[rows, :-1], decoder=decoder).float())
+
+            self.decisions_shown.keep(shown.environments if shown else (), tokens_BA, values)
             decoded: np.ndarray = self.spec.tokenizer.decode(tokens_BA).cpu().numpy()
             return decoded
 
@@ -336,9 +363,7 @@ class TokenPolicy(Policy):
     ) -> tuple[Decoder, Tensor]:
         """What decodes, and the context it reads: `[B, S, D]`, or with guidance `[B, 2, S, D]`."""
         network = self.network
-        for text in set(texts) - set(self._instructions):
-            self._instructions[text] = network.instruct([text])
-        instruction = Instruction.concatenate([self._instructions[text] for text in texts])
+        instruction = self._instructions(texts)
         observation = self._observation(windows)
         cameras = {name: observation[name] for name in self._cameras}
         if not (self.use_cache and self.spec.history > 1 and cameras):

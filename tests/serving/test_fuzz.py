@@ -1,0 +1,49 @@
+"""A thousand of the messages of benchmarks/serving_fuzz.py, while a robot is served beside them."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from websockets.exceptions import ConnectionClosed
+
+from qseq.serving import Limits
+from tests.policies.test_token_policy import make_policy
+from tests.serving.tools import SECONDS, Robot, running, save, states
+
+MESSAGES, WIDTH = 1000, 3
+
+
+def hostile() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / "_hostile.py"
+    spec = importlib.util.spec_from_file_location("hostile", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_hostile_messages_change_nothing_for_others(tmp_path: Path) -> None:
+    module, generator = hostile(), random.Random(0)
+    policy = make_policy(history=2)
+    answers = {"actions": 0, "errors": 0, "ended": 0}
+    with running(save(policy, tmp_path / "policy"), limits=Limits(requests_per_second=0)) as server:
+        with Robot(server.port) as robot:
+            enemy = Robot(server.port)
+            for number in range(MESSAGES):
+                try:
+                    enemy.socket.send(module.message(generator, WIDTH))
+                    kind = "errors" if isinstance(enemy.socket.recv(SECONDS), str) else "actions"
+                except ConnectionClosed:
+                    kind, enemy = "ended", Robot(server.port)
+                answers[kind] += 1
+                if number % 50 == 0:
+                    state = states(1, seed=number)[0]
+                    np.testing.assert_array_equal(robot.actions({"state": state})[0], policy.act({"state": state}))
+            enemy.socket.close()
+        assert b'qseq_errors_total{kind="server"}' not in server.server.metrics.text()
+    assert min(answers.values()) > 100
