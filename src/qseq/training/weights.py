@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Shard
 
 from qseq.errors import DataError, QseqError
 
@@ -56,7 +57,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 @torch.no_grad()
 def copy_tensors(source: Mapping[str, Tensor], into: Mapping[str, Tensor], path: Path) -> None:
-    """Copy each tensor of `into` from `source`, which was read from `path`.
+    """Copy each tensor of `into` from `source`, which was read from `path`; of a sharded one, this process's part.
 
     Raises:
         DataError: `source` lacks a tensor, or has it in another shape.
@@ -68,7 +69,38 @@ def copy_tensors(source: Mapping[str, Tensor], into: Mapping[str, Tensor], path:
             found, expected = tuple(source[name].shape), tuple(tensor.shape)
             raise DataError(f"{path}: the tensor '{name}' has shape {found}, expected {expected}")
     for name, tensor in into.items():
-        tensor.copy_(source[name])
+        copy_part(source[name], tensor)
+
+
+@torch.no_grad()
+def copy_part(source: Tensor, into: Tensor) -> None:
+    """Copy a whole tensor into one that may be sharded over processes: each takes its own part."""
+    for place, placement in enumerate(into.placements if isinstance(into, DTensor) else ()):
+        if isinstance(placement, Shard):
+            # As FSDP2 splits: equal parts but the last, and none for processes that are too many.
+            parts = source.chunk(into.device_mesh.size(place), placement.dim)
+            rank = into.device_mesh.get_local_rank(place)
+            source = parts[rank] if rank < len(parts) else source.narrow(placement.dim, 0, 0)
+    local(into).copy_(source)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a sharded tensor, any other as it is. They share memory."""
+    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """The tensors, sharded ones put together from all processes, one after the other.
+
+    Every process must call it with the same names in the same order. Only those that `keep` them have the memory for
+    all of them at once, on the CPU; the others get nothing.
+    """
+    whole: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        full = tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+        if keep:
+            whole[name] = full.cpu() if isinstance(tensor, DTensor) else full
+    return whole
 
 
 def require_weights(path: Path, weights: dict[str, Tensor]) -> None:
