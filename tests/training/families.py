@@ -6,7 +6,11 @@ As a script, launched by torchrun, it trains the runs asked for, one after the o
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +123,28 @@ def largest_difference(one: Path, other: Path) -> tuple[float, str]:
             difference = abs(value - twin[key]) / max(abs(value), 1e-12)
             worst = max(worst, (difference, f"{key} at step {line['step']}"))
     return worst
+
+
+def start(script: str, request: Any, *, processes: int, stderr: int | None = None) -> subprocess.Popen[str]:
+    """Start a script of this folder with a request as its argument, under torchrun unless it is alone."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.Popen(
+        [sys.executable, *(launcher if processes > 1 else []), script, json.dumps(request)],
+        stderr=stderr,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "QSEQ_PROGRESS": "0", "CUDA_VISIBLE_DEVICES": ""},
+    )
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill (SIGKILL) what `start` started: the launcher's processes, which are in sessions of their own, and itself."""
+    tasks = Path(f"/proc/{process.pid}/task")
+    ids = [int(child) for path in tasks.glob("*/children") for child in path.read_text().split()]
+    process.kill()  # first: it would report the others' deaths
+    for child in ids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    process.wait()
 
 
 if __name__ == "__main__":

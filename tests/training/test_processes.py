@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,21 +21,13 @@ STILL = "network.dropout=0.0"
 """Without dropout the losses of two batches and of both as one are the same."""
 
 
-def launch(script: str, request: Any, *, seconds: float = 300.0) -> tuple[int, str]:
+def launch(script: str, request: Any, *, seconds: float = 900.0) -> tuple[int, str]:
     """Exit status and stderr of a script on two processes."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    process = subprocess.Popen(
-        [*launcher, script, json.dumps(request)],
-        start_new_session=True,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "QSEQ_PROGRESS": "0", "CUDA_VISIBLE_DEVICES": ""},
-    )
+    process = families.start(script, request, processes=2, stderr=subprocess.PIPE)
     try:
         _, errors = process.communicate(timeout=seconds)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # the launcher's children too
+        families.kill(process)
     return process.returncode, errors
 
 
