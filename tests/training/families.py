@@ -26,6 +26,7 @@ BOX = {"type": "box", "low": [-1.0, -1.0], "high": [1.0, 1.0], "shape": [2], "dt
 TRAINING = (
     "training.batch_size=6",
     "training.warmup_steps=5",
+    "training.schedule=constant",  # others depend on the number of steps, which resumed runs change
     "training.learning_rate=1e-3",
     "training.log_every=1",
     "training.trackers=[]",

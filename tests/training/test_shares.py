@@ -100,7 +100,7 @@ def test_planner(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) ->
     split = [trainer.batches.batch_at(index) for index in (0, 1)]
     both = PlanBatch(**{f.name: torch.cat([getattr(part, f.name) for part in split]) for f in fields(PlanBatch)})
     counts = [trainer.objective.counts(part) for part in split]  # type: ignore[attr-defined]
-    assert all(counts[0][name] != counts[1][name] for name in counts[0])
+    assert any(counts[0][name] != counts[1][name] for name in counts[0])
     torch.testing.assert_close(weighed(trainer, split), weighed(trainer, [both]), rtol=1e-4, atol=1e-6)
 
 
