@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType  # type: ignore[import-untyped]
 from torch import Tensor, nn
+from torch.distributed.fsdp import CPUOffloadPolicy
 
 from qseq.errors import ConfigError
 from qseq.training.config import TrainingConfig
@@ -70,8 +71,8 @@ def _leave_process_group() -> None:
 
 def is_sharded(accelerator: Accelerator, config: TrainingConfig) -> bool:
     """Whether each process holds a part of the model: the configuration says so, or the launcher (`--use_fsdp`)."""
-    asked = config.parallel == "fsdp" or accelerator.distributed_type == DistributedType.FSDP
-    return bool(asked and accelerator.num_processes > 1)
+    launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return accelerator.num_processes > 1 and (config.parallel == "fsdp" or launched)
 
 
 def check_accelerator(accelerator: Accelerator, config: TrainingConfig, objective: Objective) -> None:
@@ -83,7 +84,8 @@ def check_accelerator(accelerator: Accelerator, config: TrainingConfig, objectiv
     kind = accelerator.distributed_type
     if kind == DistributedType.FSDP:
         plugin = accelerator.state.fsdp_plugin
-        if plugin.fsdp_version != 2 or plugin.activation_checkpointing or plugin.cpu_offload:
+        offloads = isinstance(plugin.cpu_offload, CPUOffloadPolicy)
+        if plugin.fsdp_version != 2 or plugin.activation_checkpointing or offloads:
             raise ConfigError(
                 "launched with accelerate's FSDP: expected --fsdp_version 2 without offloading and activation "
                 "checkpointing (set training.recompute_activations=true instead)"
