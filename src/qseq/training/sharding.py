@@ -53,6 +53,16 @@ class _Recomputed:
         return checkpoint(self._forward, *args, use_reentrant=False, **kwargs)
 
 
+@torch.no_grad()
+def make_equal(model: nn.Module) -> None:
+    """Give all processes the weights of the first, whatever they were built with."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        whole = tensor.contiguous()
+        torch.distributed.broadcast(whole, 0)
+        if whole is not tensor:
+            tensor.copy_(whole)
+
+
 def shard(learner: Learner, target: nn.Module | None, device: torch.device) -> None:
     """Give each process its part of every parameter of the learner's model and of the target (FSDP2), in place.
 

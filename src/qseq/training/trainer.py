@@ -43,7 +43,7 @@ from qseq.training.optimiser import load_optimiser_tensors, make_optimiser, opti
 from qseq.training.prefetch import Prefetcher, to_device
 from qseq.training.run_folder import RunConfig, check_new_run, check_same_config, checkpoint_to_resume
 from qseq.training.schedules import learning_rate_at
-from qseq.training.sharding import recompute_activations, shard
+from qseq.training.sharding import make_equal, recompute_activations, shard
 from qseq.training.shares import Shares, shares_of
 from qseq.training.trackers import check_trackers, start_trackers
 from qseq.training.weights import gathered, load_tensors, load_weights, require_weights, save_tensors, tensors_of
@@ -289,8 +289,7 @@ class Trainer:
         device = self.accelerator.device
         self.model.to(device)
         if self.accelerator.num_processes > 1:
-            for tensor in (*self.model.parameters(), *self.model.buffers()):
-                torch.distributed.broadcast(tensor.detach(), 0)
+            make_equal(self.model)
         self.average = MovingAverage(self.model) if self.has_target else None
         target = self.average.model if self.average else None
         if self.config.recompute_activations:

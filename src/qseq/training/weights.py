@@ -75,18 +75,19 @@ def copy_tensors(source: Mapping[str, Tensor], into: Mapping[str, Tensor], path:
 @torch.no_grad()
 def copy_part(source: Tensor, into: Tensor) -> None:
     """Copy a whole tensor into one that may be sharded over processes: each takes its own part."""
-    for place, placement in enumerate(into.placements if isinstance(into, DTensor) else ()):
-        if isinstance(placement, Shard):
-            # As FSDP2 splits: equal parts but the last, and none for processes that are too many.
-            parts = source.chunk(into.device_mesh.size(place), placement.dim)
-            rank = into.device_mesh.get_local_rank(place)
-            source = parts[rank] if rank < len(parts) else source.narrow(placement.dim, 0, 0)
+    if isinstance(into, DTensor):
+        for place, placement in enumerate(into.placements):
+            if isinstance(placement, Shard):
+                # As FSDP2 splits: equal parts but the last, and none for processes that are too many.
+                parts = source.chunk(into.device_mesh.size(place), placement.dim)
+                rank = into.device_mesh.get_local_rank(place)
+                source = parts[rank] if rank < len(parts) else source.narrow(placement.dim, 0, 0)
     local(into).copy_(source)
 
 
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a sharded tensor, any other as it is. They share memory."""
-    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
@@ -97,13 +98,13 @@ def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
     """
     whole: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        full = tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         if keep:
-            whole[name] = full.cpu() if isinstance(tensor, DTensor) else full
+            whole[name] = full.detach().cpu() if isinstance(tensor, DTensor) else full.detach()
     return whole
 
 
-def require_weights(path: Path, weights: dict[str, Tensor]) -> None:
+def require_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Check that a file which `save_model` wrote holds `weights` as they are, else a resumed run would not be exact.
 
     Raises:
