@@ -20,7 +20,8 @@ from qseq.configuration import load_config
 from qseq.language import QRLHFConfig
 from qseq.language.algorithm import prepare
 from qseq.language.preparation import gather_rows
-from qseq.training import TrainerState
+from qseq.training import Trainer, TrainerState
+from qseq.training.weights import local
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--length", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--recompute", action="store_true")
     return parser.parse_args()
 
@@ -93,10 +94,19 @@ def print_result(arguments: argparse.Namespace, folder: Path) -> None:
                 "tokens_per_second": tokens * steps / (end - start),
                 "cpu_seconds_per_step": (all_used - used) / steps,
                 "loopback_megabytes_per_step": (all_sent - sent) / steps / 1e6,
-                "training_megabytes_per_process": (most - before) / 1e6,
+                "state_megabytes_per_process": state_bytes(prepared.trainer) / 1e6,
+                "peak_megabytes_per_process": (most - before) / 1e6,
             }
         )
     )
+
+
+def state_bytes(trainer: Trainer) -> int:
+    """What this process holds between steps: its part of weights, gradients, moving average and optimiser."""
+    weights = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    average = [] if trainer.average is None else list(trainer.average.tensors().values())
+    optimiser = [value for state in trainer.optimiser.state.values() for value in state.values()]
+    return sum(local(tensor).nbytes for tensor in (*weights, *weights, *average, *optimiser))
 
 
 def write_rows(path: Path, length: int) -> None:
