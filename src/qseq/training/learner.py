@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType  # type: ignore[import-untyped]
 from torch import Tensor, nn
-from torch.distributed.fsdp import CPUOffloadPolicy
 
 from qseq.errors import ConfigError
 from qseq.training.config import TrainingConfig
@@ -83,6 +82,8 @@ def check_accelerator(accelerator: Accelerator, config: TrainingConfig, objectiv
     """
     kind = accelerator.distributed_type
     if kind == DistributedType.FSDP:
+        from torch.distributed.fsdp import CPUOffloadPolicy
+
         plugin = accelerator.state.fsdp_plugin
         offloads = isinstance(plugin.cpu_offload, CPUOffloadPolicy)
         if plugin.fsdp_version != 2 or plugin.activation_checkpointing or offloads:

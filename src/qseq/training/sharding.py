@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 
 from qseq.training.learner import Learner
@@ -70,6 +68,9 @@ def shard(learner: Learner, target: nn.Module | None, device: torch.device) -> N
     reduced to the parts, so the optimiser and the moving average work on parts as well. Parameters must be equal on all
     processes before.
     """
+    from torch.distributed.device_mesh import init_device_mesh  # half a second to load
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     learner.target = target  # its parts are gathered with the learner's
     model = learner.model
@@ -95,7 +96,8 @@ def shard(learner: Learner, target: nn.Module | None, device: torch.device) -> N
             kept |= set(parts.values())
         else:
             fully_shard(twin, mesh=mesh)
-    fully_shard(learner, mesh=mesh, ignored_params=kept or None)
+    more: dict[str, Any] = {"ignored_params": kept} if kept else {}  # torch 2.6 does not know the word
+    fully_shard(learner, mesh=mesh, **more)
 
 
 def _uses(module: nn.Module) -> Iterator[nn.Parameter]:

@@ -25,7 +25,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object  # type: ignore[import-untyped]
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 import qseq
 from qseq.configuration import checked, flatten, write_config
@@ -46,7 +45,7 @@ from qseq.training.schedules import learning_rate_at
 from qseq.training.sharding import make_equal, recompute_activations, shard
 from qseq.training.shares import Shares, shares_of
 from qseq.training.trackers import check_trackers, start_trackers
-from qseq.training.weights import gathered, load_tensors, load_weights, require_weights, save_tensors, tensors_of
+from qseq.training.weights import gathered, load_tensors, load_weights, require_weights, save_tensors, tensors_of, whole
 
 
 @dataclass(frozen=True)
@@ -189,9 +188,7 @@ class Trainer:
                 (total / config.grad_accum_every).backward()
             rows.append(torch.stack([value.detach().float() for value in (total, *terms.values())]))
         limit = config.max_grad_norm or float("inf")
-        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        if isinstance(grad_norm, DTensor):
-            grad_norm = grad_norm.full_tensor()
+        grad_norm = whole(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         values = torch.stack(rows).mean(dim=0) if len(rows) > 1 else rows[0]
         self.window.add(step, ("loss", *terms, "grad_norm"), torch.cat([values, grad_norm.detach().float().view(1)]))
         if self.looks_at_each_step:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Shard
 
 from qseq.errors import DataError, QseqError
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
@@ -75,19 +79,31 @@ def copy_tensors(source: Mapping[str, Tensor], into: Mapping[str, Tensor], path:
 @torch.no_grad()
 def copy_part(source: Tensor, into: Tensor) -> None:
     """Copy a whole tensor into one that may be sharded over processes: each takes its own part."""
-    if isinstance(into, DTensor):
+    if is_sharded_tensor(into):
         for place, placement in enumerate(into.placements):
-            if isinstance(placement, Shard):
+            if placement.is_shard():
                 # As FSDP2 splits: equal parts but the last, and none for processes that are too many.
-                parts = source.chunk(into.device_mesh.size(place), placement.dim)
+                dimension = placement.dim  # type: ignore[attr-defined]
+                parts = source.chunk(into.device_mesh.size(place), dimension)
                 rank = into.device_mesh.get_local_rank(place)
-                source = parts[rank] if rank < len(parts) else source.narrow(placement.dim, 0, 0)
+                source = parts[rank] if rank < len(parts) else source.narrow(dimension, 0, 0)
     local(into).copy_(source)
 
 
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a sharded tensor, any other as it is. They share memory."""
-    return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local().detach() if is_sharded_tensor(tensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor put together, which all processes must ask for, any other as it is."""
+    return tensor.full_tensor() if is_sharded_tensor(tensor) else tensor
+
+
+def is_sharded_tensor(tensor: Tensor) -> TypeGuard[DTensor]:
+    """Whether this is a `DTensor`. Its module takes half a second to load, and is there where anything was sharded."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
@@ -96,12 +112,12 @@ def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
     Every process must call it with the same names in the same order. Only those that `keep` them have the memory for
     all of them at once, on the CPU; the others get nothing.
     """
-    whole: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        full = whole(tensor).detach()
         if keep:
-            whole[name] = full.detach().cpu() if isinstance(tensor, DTensor) else full.detach()
-    return whole
+            found[name] = full.cpu() if is_sharded_tensor(tensor) else full
+    return found
 
 
 def require_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
