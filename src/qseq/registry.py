@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -57,7 +58,8 @@ class Algorithm:
             return cast(Path, family.train(config, data=data, run=run, seed=seed, resume=resume))
         finally:
             # Also of a run that stopped halfway. A refused request leaves no folder to write into, or one that has it.
-            if (run / "config.yaml").is_file() and not read_identity(run):
+            main = os.environ.get("RANK", "0") == "0"
+            if main and (run / "config.yaml").is_file() and not read_identity(run):
                 write_identity(run, algorithm=self.name, data=data, seed=seed, label=label)
 
 

@@ -59,7 +59,7 @@ def test_killed_three_times(tmp_path: Path) -> None:
     toy_trainer(tmp_path / "whole", config).train()
 
     run = tmp_path / "killed"
-    request = {"run": str(run), "delay": 0.005, "dropout": 0.3, "config": to_dict(config)}
+    request = {"run": str(run), "batches": {"delay": 0.005}, "dropout": 0.3, "config": to_dict(config)}
     # Each kill falls anywhere in a third of the run: between steps, in a step, or while a checkpoint is written.
     kills = [random.randrange(low, low + 17) for low in (2, 20, 38)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "QSEQ_PROGRESS": "0"}

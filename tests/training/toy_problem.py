@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from qseq.configuration import from_dict
+from qseq.errors import DataError
 from qseq.training import Losses, Trainer, TrainingConfig
 
 
@@ -47,12 +48,25 @@ class ToyObjective:
 
 
 class ToyBatches:
-    def __init__(self, batch_size: int = 8, *, delay: float = 0.0) -> None:
+    """Args: delay: seconds that a batch takes. fails_at: index of the one that cannot be read; kills_at: or kills."""
+
+    def __init__(
+        self,
+        batch_size: int = 8,
+        *,
+        delay: float = 0.0,
+        fails_at: int | None = None,
+        kills_at: int | None = None,
+    ) -> None:
         self.batch_size = batch_size
-        self.delay = delay
+        self.delay, self.fails_at, self.kills_at = delay, fails_at, kills_at
 
     def batch_at(self, index: int) -> dict[str, Tensor]:
         time.sleep(self.delay)
+        if index == self.fails_at:
+            raise DataError("episode 3 is damaged")
+        if index == self.kills_at:
+            os.kill(os.getpid(), signal.SIGKILL)
         generator = torch.Generator().manual_seed(index)
         x_BD = torch.randn(self.batch_size, 4, generator=generator)
         return {"x": x_BD, "y": x_BD.sum(dim=-1).sin()}
@@ -63,17 +77,17 @@ def toy_config(**settings: Any) -> TrainingConfig:
     return TrainingConfig(**{**quiet, **settings})
 
 
-def toy_trainer(run: Path, config: TrainingConfig, *, delay: float = 0.0, **settings: Any) -> Trainer:
-    parts = {"objective": ToyObjective(), "batches": ToyBatches(delay=delay), "seed": 1, **settings}
+def toy_trainer(run: Path, config: TrainingConfig, **settings: Any) -> Trainer:
+    parts = {"objective": ToyObjective(), "batches": ToyBatches(), "seed": 1, **settings}
     parts.setdefault("model", ToyModel())
     return Trainer(config=config, run=run, **parts)
 
 
 def train_as_asked(request: dict[str, Any]) -> None:
-    """`request`: {"run": FOLDER, "resume": bool, "delay": seconds, "dropout": fraction, "config": {...}}."""
+    """`request`: {"run": FOLDER, "resume": bool, "batches": {...}, "dropout": fraction, "config": {...}}."""
     config = from_dict(TrainingConfig, request["config"])
-    model = ToyModel(dropout=request["dropout"])
-    toy_trainer(Path(request["run"]), config, model=model, delay=request["delay"]).train(resume=request["resume"])
+    model, batches = ToyModel(dropout=request["dropout"]), ToyBatches(**request["batches"])
+    toy_trainer(Path(request["run"]), config, model=model, batches=batches).train(resume=request["resume"])
 
 
 def train_each_line_in_a_process() -> None:

@@ -85,7 +85,8 @@ def report_failure(command: str, message: str, status: int) -> int:
     if os.environ.get("QSEQ_DEBUG") == "1":
         traceback.print_exc()
     one_line = " ".join(message.split())
-    print(f"qseq {command}: {one_line}", file=sys.stderr)
+    who = f" (process {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+    print(f"qseq {command}{who}: {one_line}", file=sys.stderr)
     return status
 
 

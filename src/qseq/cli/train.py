@@ -2,11 +2,15 @@
 
 Any configuration value can be given as a dotted override, anywhere on the line:
   qseq train --algo q-transformer --data runs/data --out runs/q training.batch_size=128 training.learning_rate=1e-4
+
+On several processes or machines (docs/distributed.md):
+  torchrun --nproc-per-node 8 --no-python qseq train ... training.parallel=fsdp
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from qseq.cli._common import natural, positive, refuse_existing
@@ -42,7 +46,8 @@ def run(args: argparse.Namespace) -> None:
     config = load_config(algorithm.config_class, file=config_file(args), overrides=overrides(args))
     seed, label = settle_identity(args)
     checkpoint = algorithm.train(config, data=args.data, run=args.out, seed=seed, resume=args.resume, label=label)
-    print(f"trained {args.algo}: {checkpoint}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"trained {args.algo}: {checkpoint}")
 
 
 def settle_identity(args: argparse.Namespace) -> tuple[int, str | None]:

@@ -32,6 +32,10 @@ class CloningObjective:
         self.spec = spec
         self.instructions = instructions
 
+    def counts(self, batch: WindowBatch) -> dict[str, Tensor]:
+        """All that is learnt is a mean over tokens inside the episode."""
+        return {"loss": decision_tokens_of(batch, self.tokenizer)[1].sum()}
+
     def loss(self, batch: WindowBatch, online: nn.Module, target: nn.Module | None) -> Losses:
         """See the class; `target` is not used."""
         network = cast(ActionNetwork, online)

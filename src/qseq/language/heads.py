@@ -147,7 +147,8 @@ class QHead(nn.Module):
     def __init__(self, rows: TokenRows, offset: Tensor) -> None:
         super().__init__()
         self.rows = rows
-        self.offset = nn.Parameter(offset.clone())
+        self.atom_shape = offset.shape
+        self.offset = nn.Parameter(offset.flatten().clone())  # flat: parts of a scalar cannot be given to processes
 
     def every(self, hidden_ND: Tensor, language_VD: Tensor) -> Tensor:
         """Logits `[N, V, *atom_shape]`."""
@@ -162,7 +163,7 @@ class QHead(nn.Module):
         return self._shaped(self.rows.at_shared(hidden_ND, language_VD, tokens_S))
 
     def _shaped(self, logits_NKC: Tensor) -> Tensor:
-        return logits_NKC.reshape(*logits_NKC.shape[:2], *self.offset.shape) + self.offset
+        return (logits_NKC + self.offset).reshape(*logits_NKC.shape[:2], *self.atom_shape)
 
 
 def _products(rows_NKD: Tensor, hidden_ND: Tensor) -> Tensor:

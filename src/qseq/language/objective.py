@@ -61,6 +61,10 @@ class TextObjective:
         self.config = config
         self.chunk_elements = chunk_elements
 
+    def counts(self, batch: TextBatch) -> dict[str, Tensor]:
+        """All that is learnt is a mean over the policy's tokens."""
+        return {"loss": batch.mask.sum()}
+
     def loss(self, batch: TextBatch, online: nn.Module, target: nn.Module | None) -> Losses:
         """See the class. Raises ValueError without a target network, where values are bootstrapped from one."""
         config, model = self.config, cast(TokenQModel, online)

@@ -33,6 +33,7 @@ class PlanBatch:
         returns_B: discounted return to go of the window's first state.
         goals_BHG: a goal for each planned state, drawn in hindsight; empty without goals.
         goal_steps_BH: steps from the planned state until its goal was reached in this episode; -1 if it was not.
+        goal_known_B: the plan's last state is known, as where a goal is set.
     """
 
     states_BHS: Tensor
@@ -45,6 +46,7 @@ class PlanBatch:
     returns_B: Tensor
     goals_BHG: Tensor
     goal_steps_BH: Tensor
+    goal_known_B: Tensor
 
     def to(self, device: torch.device | str) -> PlanBatch:
         """The same batch on another device."""
@@ -109,6 +111,7 @@ class PlanBatches:
         acted_BH = batch.step_mask[:, at_states]
         actions_BHA = batch.actions.flatten(2).float()[:, at_states] * acted_BH.unsqueeze(-1)
         goals_BHG, goal_steps_BH = self._goals(batch, steps_BH, index)
+        draws_B = np.random.default_rng([self.seed, index, 1]).random(len(states_BHS))
         return PlanBatch(
             states_BHS=states_BHS,
             inside_BH=inside_BH,
@@ -120,6 +123,7 @@ class PlanBatches:
             returns_B=batch.returns_to_go,
             goals_BHG=goals_BHG,
             goal_steps_BH=goal_steps_BH,
+            goal_known_B=torch.from_numpy(draws_B < self.spec.diffusion.goal_known),
         )
 
     def _goals(self, batch: Any, steps_BH: Tensor, index: int) -> tuple[Tensor, Tensor]:

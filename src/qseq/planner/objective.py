@@ -43,7 +43,15 @@ class PlannerObjective:
         if states_BHS.shape[1] > 1:
             terms["endpoint"] = self._endpoint(batch, network, average, states_BHS)
         terms |= self._returns(batch, network, average, plans_BHX)
-        return Losses(total=torch.stack(list(terms.values())).sum(), terms=terms)
+        return Losses(total=torch.stack(list(terms.values())).sum(), terms=terms, parts=terms)
+
+    def counts(self, batch: PlanBatch) -> dict[str, Tensor]:
+        """Weights of the denoising errors, moves inside the episode, moves made; returns are means over windows."""
+        counts = {"denoising": self._known(batch)[2].sum()}
+        if batch.states_BHS.shape[1] > 1:
+            counts["inverse_dynamics"] = batch.inside_BH[:, 1:].sum()
+            counts["endpoint"] = (batch.steps_BH.diff(dim=1) > 0).sum()
+        return counts
 
     def _denoising(self, batch: PlanBatch, network: PlannerNetwork, plans_BHX: Tensor) -> Tensor:
         """Squared error of the prediction (Ho et al. 2020, equation 14), of what is inside and not known."""
@@ -51,27 +59,31 @@ class PlannerObjective:
         noise_BHX = torch.randn_like(plans_BHX)
         levels_B = torch.randint(diffusion.noise_steps, (len(plans_BHX),), device=plans_BHX.device)
         noisy_BHX = add_noise(self.scheduler, plans_BHX, noise_BHX, levels_B)
-        known_BH = torch.zeros_like(batch.inside_BH)
-        known_BH[:, 0] = True
-        with_goal_B = torch.rand(len(plans_BHX), device=plans_BHX.device) < diffusion.goal_known
-        last_B = batch.inside_BH.sum(1) - 1
-        known_BH[torch.arange(len(last_B), device=last_B.device), last_B] |= with_goal_B
-        known_BHX = known_BH.unsqueeze(-1).expand_as(plans_BHX).clone()
-        known_BHX[..., : plans_BHX.shape[-1] - self.spec.state_size] = False  # actions are never known
-        # Of the last state only the goal's entries are, as in planning.
-        if self.spec.has_goals:
-            known_BHX[:, 1:] &= self._goal_entries(plans_BHX)
+        known_BH, known_BHX, weights_BHX = self._known(batch)
         noisy_BHX = torch.where(known_BHX, plans_BHX, noisy_BHX)
         predicted_BHX = network.denoiser(noisy_BHX, levels_B, known_BH, batch.inside_BH)
         truth_BHX = plans_BHX if diffusion.prediction == "sample" else noise_BHX
-        weights_BHX = batch.inside_BH.unsqueeze(-1).to(plans_BHX) * ~known_BHX
-        if self.spec.plans_actions:
-            size = self.spec.action_size
-            weights_BHX[..., :size] *= batch.acted_BH.unsqueeze(-1)
-            weights_BHX[:, 0, :size] *= diffusion.first_action_weight
         errors_BHX = (predicted_BHX.float() - truth_BHX).square()
         mean: Tensor = (errors_BHX * weights_BHX).sum() / weights_BHX.sum().clamp_min(1.0)
         return mean
+
+    def _known(self, batch: PlanBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """States that are known `[B, H]`, entries of plans that are known, and weights of the errors `[B, H, X]`."""
+        offset = self.spec.action_size if self.spec.plans_actions else 0
+        known_BH = torch.zeros_like(batch.inside_BH)
+        known_BH[:, 0] = True
+        last_B = batch.inside_BH.sum(1) - 1
+        known_BH[torch.arange(len(last_B), device=last_B.device), last_B] |= batch.goal_known_B
+        known_BHX = known_BH.unsqueeze(-1).repeat(1, 1, offset + self.spec.state_size)
+        known_BHX[..., :offset] = False  # actions are never known
+        # Of the last state only the goal's entries are, as in planning.
+        if self.spec.has_goals:
+            known_BHX[:, 1:] &= self._goal_entries(known_BHX)
+        weights_BHX = batch.inside_BH.unsqueeze(-1).float() * ~known_BHX
+        if self.spec.plans_actions:
+            weights_BHX[..., :offset] *= batch.acted_BH.unsqueeze(-1)
+            weights_BHX[:, 0, :offset] *= self.spec.diffusion.first_action_weight
+        return known_BH, known_BHX, weights_BHX
 
     def _goal_entries(self, plans_BHX: Tensor) -> Tensor:
         entries_X = torch.zeros(plans_BHX.shape[-1], dtype=torch.bool, device=plans_BHX.device)

@@ -98,6 +98,16 @@ class QObjective:
         self.values: ValueTransform = LeastOf(self.state_value) if head.dual_critics else self.state_value
         self.instructions = instructions
 
+    def counts(self, batch: WindowBatch) -> dict[str, Tensor]:
+        """Tokens inside the episode; the state's value is a mean over windows."""
+        sequence = self.order.lay_out(*decision_tokens_of(batch, self.tokenizer))
+        counts = dict.fromkeys(("temporal_difference", "value_taken", "target"), sequence.weights_BT.sum())
+        if self.config.conservative_weight:
+            counts["conservative"] = sequence.chosen_by_data_BT.sum()
+        if self.config.consistency_weight:
+            counts["inconsistency"] = sequence.weights_BT[:, 1:].sum() + (~batch.bootstrap_terminated).sum()
+        return counts
+
     def loss(self, batch: WindowBatch, online: nn.Module, target: nn.Module | None) -> Losses:
         """See the class. Raises ValueError without a target network."""
         if target is None:
@@ -121,7 +131,7 @@ class QObjective:
 
         taken = take_tokens(logits, tokens_BA)
         difference = weighted_mean(self.values.loss(taken, targets_BA), token_weights_BA)
-        total = 0.5 * difference + value_loss
+        parts = {"temporal_difference": 0.5 * difference}
         terms["temporal_difference"] = difference
         if self.config.conservative_weight:
             floor = torch.full(logits.shape[:3], self.config.value_low, device=logits.device)
@@ -131,15 +141,16 @@ class QObjective:
                 token_mask_AK=sequence.token_mask,
                 token_weights_BA=sequence.chosen_by_data_BT,
             )
-            total = total + 0.5 * self.config.conservative_weight * penalty
+            parts["conservative"] = 0.5 * self.config.conservative_weight * penalty
             terms["conservative"] = penalty
         if self.config.consistency_weight:
             inconsistency = self._inconsistency(batch, network, sequence, logits, backup)
-            total = total + self.config.consistency_weight * inconsistency
+            parts["inconsistency"] = self.config.consistency_weight * inconsistency
             terms["inconsistency"] = inconsistency
         terms["value_taken"] = weighted_mean(self.values.values(taken.detach()), token_weights_BA)
         terms["target"] = weighted_mean(targets_BA, token_weights_BA)
-        return Losses(total=total, terms={name: term.detach() for name, term in terms.items()})
+        total = value_loss + torch.stack(list(parts.values())).sum()
+        return Losses(total=total, terms={name: term.detach() for name, term in terms.items()}, parts=parts)
 
     def targets(self, batch: WindowBatch, target: TokenQFunction, tokens_BA: Tensor) -> Tensor:
         """Targets `[B, A]` by the one token backup, for tokens in their own order, without an online network."""

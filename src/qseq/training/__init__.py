@@ -3,7 +3,7 @@
 from qseq.training.checkpoint import latest_checkpoint, read_record
 from qseq.training.config import TrainingConfig
 from qseq.training.learner import make_accelerator
-from qseq.training.objective import BatchSource, Losses, Objective, StatefulObjective
+from qseq.training.objective import BatchSource, CountingObjective, Losses, Objective, StatefulObjective
 from qseq.training.regenerative import Regenerative
 from qseq.training.run_folder import RunConfig, check_new_run
 from qseq.training.trainer import Trainer, TrainerState
@@ -11,6 +11,7 @@ from qseq.training.weights import load_tensors, load_weights, save_tensors, tens
 
 __all__ = [
     "BatchSource",
+    "CountingObjective",
     "Losses",
     "Objective",
     "Regenerative",

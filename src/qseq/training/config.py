@@ -22,7 +22,7 @@ class TrainingConfig:
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     adam_epsilon: PositiveFloat = 1e-8  # added to the root of AdamW's second moment
     max_grad_norm: NonNegativeFloat = 1.0  # gradients longer than this are scaled down to it; 0 leaves them as they are
-    grad_accum_every: PositiveInt = 1  # batches averaged into one optimiser step
+    grad_accum_every: PositiveInt = 1  # batches of one process averaged into one optimiser step
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights and optimiser stay float32
 
     target_rate: Fraction = 0.01  # target += target_rate * (online - target) ...
@@ -36,8 +36,23 @@ class TrainingConfig:
 
     threads: NonNegativeInt = 0  # CPU threads of torch; 0 leaves torch's own choice
     compile: bool = False  # torch.compile the loss
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # of several processes: each holds the whole model, or a part (FSDP2)
+    recompute_activations: bool = False  # keep only the inputs of blocks for the backward pass: less memory, more time
 
 
 # Keys that may differ between the run that wrote a checkpoint and the run that resumes it: they do not change what a
 # step computes (`steps` moves the end, and with it a schedule that is stretched over them; that is the user's choice).
-CHANGEABLE_ON_RESUME = frozenset({"steps", "checkpoint_every", "keep_checkpoints", "log_every", "trackers", "threads"})
+# The number of processes may change as well if `grad_accum_every` does: a step must go on averaging as many batches.
+CHANGEABLE_ON_RESUME = frozenset(
+    {
+        "steps",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "log_every",
+        "trackers",
+        "threads",
+        "grad_accum_every",
+        "parallel",
+        "recompute_activations",
+    }
+)

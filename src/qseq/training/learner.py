@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from qseq.errors import ConfigError
 from qseq.training.config import TrainingConfig
-from qseq.training.objective import Objective
+from qseq.training.objective import Objective, StatefulObjective
+from qseq.training.shares import Shares, weigh
 
 
 class Learner(nn.Module):
@@ -25,18 +26,20 @@ class Learner(nn.Module):
         self.model = model
         self._objective = (objective,)  # in tuples: their parameters, if any, are not to be trained
         self._target: tuple[nn.Module | None] = (None,)
+        self.target: nn.Module | None = None  # in the place of `_target` where it is sharded with the model
         self._autocast = (device.type, precision == "bf16")
 
     def set_target(self, target: nn.Module | None) -> None:
         """The moving average that the objective sees from now on."""
         self._target = (target,)
 
-    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The total loss of a batch, float32, and its terms."""
+    def forward(self, batch: Any, shares: Shares) -> tuple[Tensor, dict[str, Tensor]]:
+        """The total loss of a batch, float32, and its terms, weighted by what the batch counts in its step."""
         device_type, enabled = self._autocast
         with torch.autocast(device_type, dtype=torch.bfloat16, enabled=enabled):
             losses = self._objective[0].loss(batch, self.model, self._target[0])
-        return losses.total.float(), {name: term.detach() for name, term in losses.terms.items()}
+        total, terms = weigh(losses, shares)
+        return total.float(), {name: term.detach() for name, term in terms.items()}
 
 
 def make_accelerator(*, cpu: bool = False, kwargs_handlers: Sequence[Any] = ()) -> Accelerator:
@@ -65,17 +68,41 @@ def _leave_process_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def check_accelerator(accelerator: Accelerator, config: TrainingConfig) -> None:
-    """Check that the launcher's settings do not contradict the configuration.
+def is_sharded(accelerator: Accelerator, config: TrainingConfig) -> bool:
+    """Whether each process holds a part of the model: the configuration says so, or the launcher (`--use_fsdp`)."""
+    launched = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return accelerator.num_processes > 1 and (config.parallel == "fsdp" or launched)
+
+
+def check_accelerator(accelerator: Accelerator, config: TrainingConfig, objective: Objective) -> None:
+    """Check that the launcher's settings do not contradict the configuration, and that what is asked for goes together.
 
     Raises:
-        ConfigError: they do.
+        ConfigError: they do, or it does not.
     """
     kind = accelerator.distributed_type
-    if kind != DistributedType.NO and not str(kind.value).startswith("MULTI_"):
+    if kind == DistributedType.FSDP:
+        from torch.distributed.fsdp import CPUOffloadPolicy
+
+        plugin = accelerator.state.fsdp_plugin
+        offloads = isinstance(plugin.cpu_offload, CPUOffloadPolicy)
+        if plugin.fsdp_version != 2 or plugin.activation_checkpointing or offloads:
+            raise ConfigError(
+                "launched with accelerate's FSDP: expected --fsdp_version 2 without offloading and activation "
+                "checkpointing (set training.recompute_activations=true instead)"
+            )
+    elif kind != DistributedType.NO and not str(kind.value).startswith("MULTI_"):
         raise ConfigError(
             f"launched with accelerate's {kind.value}: expected data-parallel training on one or more devices"
         )
+    if is_sharded(accelerator, config):
+        if isinstance(objective, StatefulObjective):
+            raise ConfigError(
+                "training.parallel: found fsdp, expected ddp with objective.regenerative_weight or any other objective "
+                "that remembers whole weights: no process has them"
+            )
+        if config.compile:
+            raise ConfigError("training.parallel: found fsdp, expected ddp with training.compile=true")
     if accelerator.mixed_precision not in ("no", "fp32" if config.precision == "fp32" else config.precision):
         raise ConfigError(
             f"training.precision: found {config.precision}, but accelerate was launched with mixed precision "

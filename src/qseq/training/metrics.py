@@ -62,10 +62,13 @@ class MetricWindow:
         rows = zip(self._steps, self._names, self._rows, strict=True)
         return [[step, list(names), row.tolist()] for step, names, row in rows]
 
-    def load_state(self, state: list[Any]) -> None:
-        """Put back what `state` gave."""
-        for step, names, row in state:
-            self.add(step, names, torch.tensor(row))
+    def load_state(self, states: Sequence[list[Any]], rank: int, processes: int) -> None:
+        """Put back what `state` gave, on each process that trained; on another number of them, all get the mean."""
+        if len(states) == processes:
+            states = states[rank : rank + 1]
+        for rows in zip(*states, strict=True):
+            step, names, _ = rows[0]
+            self.add(step, names, torch.tensor([row for _, _, row in rows], dtype=torch.float64).mean(0))
 
 
 class MetricsFile:

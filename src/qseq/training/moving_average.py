@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qseq.training.config import TrainingConfig
-from qseq.training.weights import copy_tensors, load_tensors, tensors_of
+from qseq.training.weights import copy_tensors, load_tensors, local, tensors_of
 
 
 def target_rate_at(step: int, config: TrainingConfig) -> float:
@@ -31,15 +31,18 @@ class MovingAverage:
     def __init__(self, online: nn.Module) -> None:
         declared: Callable[[], Iterable[nn.Parameter]] = getattr(online, "shared_with_target", tuple)
         shared = {id(p): p for p in declared()} | {id(p): p for p in online.parameters() if not p.requires_grad}
-        self._shared = list(shared.values())
         self.model: nn.Module = copy.deepcopy(online, dict(shared)).eval()
         for parameter in self.model.parameters():
             if id(parameter) not in shared:
                 parameter.requires_grad_(False)
-        source = dict(online.named_parameters())
-        pairs = [(name, p) for name, p in self.model.named_parameters() if p is not source[name]]
-        self._target: list[Tensor] = [p for _, p in pairs]
-        self._online: list[Tensor] = [source[name] for name, _ in pairs]
+        self._averaged = [name for name, p in self.model.named_parameters() if id(p) not in shared]
+        self.follow(online)
+
+    def follow(self, online: nn.Module) -> None:
+        """Find the parameters again, of both models, after something put others in their places (sharding does)."""
+        source, target = dict(online.named_parameters()), dict(self.model.named_parameters())
+        self._target = [local(target[name]) for name in self._averaged]
+        self._online = [local(source[name]) for name in self._averaged]
         self._target_buffers = list(self.model.buffers())
         self._online_buffers = list(online.buffers())
 
@@ -55,8 +58,8 @@ class MovingAverage:
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint must hold: the tensors that are not shared with the online model."""
-        shared = {id(p) for p in self._shared}
-        return {name: tensor for name, tensor in tensors_of(self.model).items() if id(tensor) not in shared}
+        kept = {*self._averaged, *(name for name, _ in self.model.named_buffers())}
+        return {name: tensor for name, tensor in tensors_of(self.model).items() if name in kept}
 
     def load(self, path: Path) -> None:
         """Put back what `tensors` gave.

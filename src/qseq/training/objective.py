@@ -8,13 +8,21 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+WHOLE = "loss"
+"""In `CountingObjective.counts`: whatever has no entry of its own."""
+
 
 @dataclass(frozen=True)
 class Losses:
-    """What an objective returns: the scalar to minimise, and named scalars to log (no gradient flows from them)."""
+    """What an objective returns: the scalar to minimise, and named scalars to log (no gradient flows from them).
+
+    `parts` are addends of the total, with their gradients, that are means over other numbers of things than the rest
+    of it is; see `CountingObjective`.
+    """
 
     total: Tensor
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Objective(Protocol):
@@ -22,6 +30,23 @@ class Objective(Protocol):
 
     def loss(self, batch: Any, online: nn.Module, target: nn.Module | None) -> Losses:
         """The loss of one batch. `target` is the moving average of `online`, in eval mode, without gradients."""
+        ...
+
+
+@runtime_checkable
+class CountingObjective(Protocol):
+    """An objective whose losses are means over something that batches hold unequal numbers of: tokens, moves.
+
+    A mean of means is not the mean: a step of several batches, on one process or on many, would else depend on how
+    the same samples are split into batches. The trainer weights each batch by what it counts.
+    """
+
+    def counts(self, batch: Any) -> Mapping[str, Tensor]:
+        """Name of a part or term of the losses -> over how many things (or what weight) it is a mean; scalars.
+
+        They depend on the batch alone. "loss" stands for everything that is not named; without it, that is a mean over
+        samples, of which all batches hold as many.
+        """
         ...
 
 

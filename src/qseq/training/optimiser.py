@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from qseq.errors import DataError
 from qseq.training.config import TrainingConfig
+from qseq.training.weights import copy_part
 
 
 def make_optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
@@ -74,7 +75,10 @@ def load_optimiser_tensors(
             raise DataError(
                 f"{path}: found {full_name} of shape {tuple(tensor.shape)}, expected {tuple(parameter.shape)}"
             )
-        # AdamW keeps its step counts on the CPU unless it is fused.
-        on_device = key != "step" or optimiser.defaults["fused"]
-        state.setdefault(parameter, {})[key] = tensor.to(parameter.device) if on_device else tensor
+        if key == "step":  # AdamW keeps its step counts on the CPU unless it is fused
+            mine = tensor.to(parameter.device) if optimiser.defaults["fused"] else tensor
+        else:
+            mine = torch.empty_like(parameter, requires_grad=False)
+            copy_part(tensor, mine)
+        state.setdefault(parameter, {})[key] = mine
     optimiser.state.update(state)

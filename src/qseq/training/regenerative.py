@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qseq.training.objective import Losses, Objective
+from qseq.training.objective import CountingObjective, Losses, Objective
 
 
 class Regenerative:
@@ -44,7 +45,11 @@ class Regenerative:
             [(parameter - self._initial[n]).square().sum() for n, parameter in trained.items()]
         ).sum()
         terms = {**losses.terms, "distance_to_initial": distance.detach()}
-        return Losses(total=losses.total + self.weight * distance, terms=terms)
+        return replace(losses, total=losses.total + self.weight * distance, terms=terms)
+
+    def counts(self, batch: Any) -> Mapping[str, Tensor]:
+        """The objective's. The distance is the same for all batches of a step, whatever they count."""
+        return self.objective.counts(batch) if isinstance(self.objective, CountingObjective) else {}
 
     def state_tensors(self) -> dict[str, Tensor]:
         """See `StatefulObjective`."""
