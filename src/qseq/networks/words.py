@@ -1,4 +1,4 @@
-"""Texts as numbers that a table of embeddings knows. Needs no torch: a robot that acts without it says the same words."""
+"""Texts as numbers that a table of embeddings knows. Needs no torch, so that robots without it hash the same way."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ Legend: B batch, T steps of an episode, F frames of history, A action tokens of 
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import qseq
 from qseq.actions import ActionTokenizer, ChunkTokens
 from qseq.configuration import from_dict, to_dict
 from qseq.episodes import PAST_ACTIONS, ActionSpace, PastActions
 from qseq.errors import ConfigError, DataError, RequestError
-from qseq.files import make_ordinary, write_atomic
 from qseq.networks.action_network import ActionNetwork, NetworkConfig, unpublished
 from qseq.networks.decoder import Decoder
 from qseq.networks.decoding import Select, decode_tokens
@@ -33,6 +30,7 @@ from qseq.networks.vision import center_crop
 from qseq.policies.attention import camera_attention
 from qseq.policies.base import Observation, Policy
 from qseq.policies.camera_memory import CameraMemory, ShownFrames
+from qseq.policies.files import checked_weights, write_policy
 from qseq.policies.inputs import read_frames, read_instructions
 from qseq.policies.locate import DESCRIPTION, WEIGHTS, locate_policy, read_description
 from qseq.policies.memory import ActionMemory, FrameMemory
@@ -85,7 +83,7 @@ class TokenPolicySpec:
             default_instruction=str(description["default_instruction"]),
             needs_instruction=bool(description["needs_instruction"]),
             crop=int(description["crop"]),
-            weights=_checked_weights(description.get("weights", "float32")),
+            weights=checked_weights(description.get("weights", "float32")),
         )
 
     @property
@@ -134,7 +132,7 @@ class TokenPolicy(Policy):
         cond_scale: float = 1.0,
         weights: Literal["float32", "int8"] | None = None,
     ) -> None:
-        if _checked_weights(weights or spec.weights) != spec.weights:
+        if checked_weights(weights or spec.weights) != spec.weights:
             if spec.weights == "int8":
                 raise RequestError("weights: found float32, expected int8: the policy was saved with rounded weights")
             network, spec = quantised(network), replace(spec, weights="int8")
@@ -376,25 +374,3 @@ class TokenPolicy(Policy):
     def _token_mask(self) -> Tensor | None:
         mask_AK = self.spec.tokenizer.token_mask
         return None if mask_AK is None else mask_AK.to(self.network.device)
-
-
-def _checked_weights(weights: str) -> Literal["float32", "int8"]:
-    if weights not in ("float32", "int8"):
-        raise RequestError(f"weights: found '{weights}', expected float32 or int8")
-    return "int8" if weights == "int8" else "float32"
-
-
-def write_policy(kind: str, spec: TokenPolicySpec, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Write `policy.json` and the weights."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.detach().contiguous().cpu() for name, value in weights.items()}, folder / WEIGHTS)
-    make_ordinary(folder / WEIGHTS)  # safetensors makes its files private
-    write_description(kind, spec, folder)
-
-
-def write_description(kind: str, spec: TokenPolicySpec, folder: Path) -> None:
-    """Write `policy.json`: all a policy needs beside its weights."""
-    description = {"kind": kind, "qseq": qseq.__version__, **spec.to_dict()}
-    write_atomic(folder / DESCRIPTION, json.dumps(description, indent=1))

@@ -14,7 +14,7 @@ from qseq.networks.decoder import Decoder
 from qseq.networks.decoding import Select
 from qseq.networks.observation import FieldLayout
 from qseq.policies import TokenPolicy, TokenPolicySpec
-from qseq.policies.token_policy import write_policy
+from qseq.policies.files import write_policy
 from qseq.robot.decoding import DecodingConfig, choose_tokens
 from qseq.robot.model import QRoboticTransformer
 from qseq.values import make_value_transform
