@@ -153,7 +153,9 @@ def _action_values(policy: TokenPolicy) -> dict[str, Any]:
     tokenizer = policy.spec.tokenizer
     bins_A = torch.tensor(tokenizer.bins_per_token)
     tokens_KA = torch.minimum(torch.arange(tokenizer.num_bins)[:, None], bins_A - 1)
-    decoded_KA = tokenizer.decode(tokens_KA).flatten(1) if tokenizer.action_shape else tokenizer.decode(tokens_KA)[:, None]
+    decoded_KA = (
+        tokenizer.decode(tokens_KA).flatten(1) if tokenizer.action_shape else tokenizer.decode(tokens_KA)[:, None]
+    )
     return {
         "values": [decoded_KA[:bins, token].tolist() for token, bins in enumerate(tokenizer.bins_per_token)],
         "dtype": str(decoded_KA.dtype).removeprefix("torch."),

@@ -187,7 +187,9 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION
     if not path.is_file():
-        raise RequestError(f"{folder}: found no {DESCRIPTION}, expected a folder written by 'qseq export --format onnx'")
+        raise RequestError(
+            f"{folder}: found no {DESCRIPTION}, expected a folder written by 'qseq export --format onnx'"
+        )
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         if description["format"] != "onnx":
@@ -211,7 +213,9 @@ def _session(path: Path, threads: int) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise RequestError("onnxruntime is not installed, expected it where a policy acts: pip install onnxruntime") from error
+        raise RequestError(
+            "onnxruntime is not installed, expected it where a policy acts: pip install onnxruntime"
+        ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
