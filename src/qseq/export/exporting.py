@@ -31,8 +31,8 @@ from qseq.robot import QTransformerPolicy
 Format = Literal["onnx", "torch-export"]
 _SUFFIX = {"onnx": "onnx", "torch-export": "pt2"}
 _ELSEWHERE = {
-    "language": "language models export through their own tools: merge the values with qseq.language.merge_q_head, then "
-    "'optimum-cli export onnx' or llama.cpp's converter",
+    "language": "language models export through their own tools: merge the values with qseq.language.merge_q_head, "
+    "then 'optimum-cli export onnx' or llama.cpp's converter",
     "planner": "a planner denoises in a loop that diffusers runs; its networks have no export yet",
 }
 

@@ -1,7 +1,7 @@
 """An exported policy decides with onnxruntime and numpy alone: where it acts there need be no torch.
 
-Legend: B rows of a batch, F frames of history, W words of an instruction, E width of a word's embedding, A action tokens
-of a decision, K bins.
+Legend: B rows of a batch, F frames of history, W words of an instruction, E width of a word's embedding, A action
+tokens of a decision, K bins.
 """
 
 from __future__ import annotations
@@ -169,8 +169,8 @@ class OnnxPolicy:
             unknown = [text for text in texts if text and text not in self._embeddings]
             if unknown:
                 raise RequestError(
-                    f"instruction: found '{unknown[0]}', expected one of {sorted(self._embeddings)}: the text encoder is "
-                    "not part of the export; name it there with --instruction"
+                    f"instruction: found '{unknown[0]}', expected one of {sorted(self._embeddings)}: the text encoder "
+                    "is not part of the export; name it there with --instruction"
                 )
             nothing = np.zeros((0, self._instruction["width"]), dtype=np.float32)
             rows = [self._embeddings.get(text, nothing) for text in texts]

@@ -76,7 +76,7 @@ class Policy(ABC):
         """
 
     def push_to_hub(self, repo_id: str, *, private: bool = True) -> str:
-        """Upload the folder `save_pretrained` writes; returns the commit's address. See `qseq share` for a card with it."""
+        """Upload what `save_pretrained` writes; returns the commit's address. `qseq.push_to_hub` adds a model card."""
         import tempfile
 
         from qseq.policies.hub import upload_folder
