@@ -1,4 +1,4 @@
-"""The robot model on one GPU: is it right, how fast does it train and decide, and how far is that from what it could be.
+"""The robot model on one GPU: is it right, how fast does it train and decide, and what share of the chip is that.
 
     python benchmarks/gpu.py [--out benchmarks/results/gpu.json] [--batch 32] [--device cuda] [--tiny]
 
@@ -249,7 +249,8 @@ def tried(measure: Callable[[], float]) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> str:
     rate = result["bf16_matrix_flops_per_second"]
     lines = [
-        f"{result['device']}, torch {result['torch']}, {result['parameters']:,} parameters, bf16 {rate / 1e12:.1f} TFLOP/s"
+        f"{result['device']}, torch {result['torch']}, {result['parameters']:,} parameters, "
+        f"bf16 products {rate / 1e12:.1f} TFLOP/s"
     ]
     lines += [f"  {name}: off by {error:.1e} from float64" for name, error in result["numerics"].items()]
     rows = result["training"]["rows"]
