@@ -3,8 +3,8 @@
     python benchmarks/export.py RUN [--out benchmarks/results/export.json] [--task push-v3] [--episodes 100]
 
 RUN is a Q-Transformer trained on Meta-World (`make demo` trains one). Four policies are made of it: torch and ONNX,
-each with its own and with eight-bit weights. All meet the same initial states (seed 10000). Latency is that of one decision
-for one robot, on one thread. What is measured already is kept; delete the result file to measure anew.
+each with its own and with eight-bit weights. All meet the same initial states (seed 10000). Latency is that of one
+decision for one robot, on one thread. What is measured already is kept; delete the result file to measure anew.
 """
 
 from __future__ import annotations

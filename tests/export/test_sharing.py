@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,28 @@ def test_the_hub_gets_the_same_folder(run: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Hub, "create_repo", refuse)
     with pytest.raises(RequestError, match=r"me/pusher: the Hub took no upload \(OSError: no network\)"):
         push_to_hub(run, "me/pusher")
+
+
+def test_from_the_hub_come_weights_and_tokenizers_and_no_pickles(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository, cache = tmp_path / "repository", tmp_path / "cache"
+    write_shared(run, repository)
+    for name in ("pytorch_model.bin", "random.pkl", "tokenizer.json", "chat_template.jinja"):
+        (repository / name).write_text("{}")
+
+    def download(repo_id: str, *, allow_patterns: list[str]) -> str:
+        assert repo_id == "me/pusher"
+        kept = [path for path in repository.iterdir() if any(path.match(pattern) for pattern in allow_patterns)]
+        cache.mkdir()
+        for path in kept:
+            shutil.copy(path, cache)
+        return str(cache)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert load_policy("me/pusher").action_space == load_policy(run).action_space
+    fetched = {path.name for path in cache.iterdir()}
+    assert fetched == {"policy.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}
 
 
 def test_wrong_requests_change_nothing(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
