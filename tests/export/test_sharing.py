@@ -118,12 +118,16 @@ def test_from_the_hub_come_weights_and_tokenizers_and_no_pickles(
 ) -> None:
     repository, cache = tmp_path / "repository", tmp_path / "cache"
     write_shared(run, repository)
-    for name in ("pytorch_model.bin", "random.pkl", "tokenizer.json", "chat_template.jinja"):
+    for name in ("pytorch_model.bin", "random.pkl", "tokenizer.json", "chat_template.jinja", "trainer.json"):
         (repository / name).write_text("{}")
 
-    def download(repo_id: str, *, allow_patterns: list[str]) -> str:
+    def download(repo_id: str, *, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
         assert repo_id == "me/pusher"
-        kept = [path for path in repository.iterdir() if any(path.match(pattern) for pattern in allow_patterns)]
+        wanted, not_wanted = (
+            {path for pattern in patterns for path in repository.glob(pattern)}
+            for patterns in (allow_patterns, ignore_patterns)
+        )
+        kept = wanted - not_wanted
         cache.mkdir()
         for path in kept:
             shutil.copy(path, cache)

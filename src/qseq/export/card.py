@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import qseq
 from qseq.errors import RequestError
 
 _HUB_SOURCES = ("minari:", "lerobot:")
@@ -99,12 +100,11 @@ def _front_matter(facts: CardFacts) -> str:
 def _introduction(facts: CardFacts) -> str:
     about = facts.description
     lines = [
-        f"A policy of qseq {about.get('qseq', '')}".strip()
-        + f": algorithm {facts.algorithm or 'unknown'}, kind `{about['kind']}`, {about['parameters']:,} parameters"
+        f"A policy of qseq {qseq.__version__}: algorithm {facts.algorithm or 'unknown'}, kind `{about['kind']}`, {about['parameters']:,} parameters"
         + (f", weights {about['weights']}" if about.get("weights", "float32") != "float32" else "")
         + (f", seed {facts.seed}.\n" if facts.seed is not None else ".\n")
     ]
-    if "fields" in about:
+    if {"fields", "history"} <= about.keys():
         fields = ", ".join(f"`{name}` {list(shape)}" for name, shape in about["fields"].items())
         lines.append(f"It sees {fields} ({about['history']} frames of history).")
     if "action_space" in about:

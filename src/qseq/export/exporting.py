@@ -20,7 +20,7 @@ from qseq.episodes import PAST_ACTIONS
 from qseq.errors import RequestError
 from qseq.export.onnx_policy import DESCRIPTION, EMBEDDINGS
 from qseq.export.programs import Program, make_programs
-from qseq.files import replace_folder, write_atomic
+from qseq.files import new_folder, write_atomic
 from qseq.networks.decoding import greedy
 from qseq.networks.frozen_text import FROZEN
 from qseq.networks.observation import VectorEncoder
@@ -49,7 +49,7 @@ def export_policy(
     """Write the programs of a policy and `exported.json` into a new folder.
 
     Args:
-        source: a run, a policy folder, a Hub repository or a policy.
+        source: a run, a policy folder, a Hub repository or a policy, whose network is moved to the CPU.
         out: must not exist, or be empty.
         format: "onnx" (`encoder.onnx`, `decoder.onnx`; read by `OnnxPolicy`) or "torch-export" (`encoder.pt2`,
             `decoder.pt2`; read by `torch.export.load`).
@@ -63,27 +63,20 @@ def export_policy(
     if format not in _SUFFIX:
         raise RequestError(f"format: found '{format}', expected one of {', '.join(_SUFFIX)}")
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RequestError(f"{out}: exists already; choose another folder")
     if format == "onnx":
         _require_onnx()
-    if int8:
-        options["weights"] = "int8"
-    if isinstance(source, Policy):
-        policy: Any = source
-    else:
-        policy = load_policy(source, **options)
-    order = check_exportable(policy)
-    policy.network.cpu()
-    temporary = out.with_name(f".{out.name}.tmp")
-    temporary.mkdir(parents=True, exist_ok=True)
-    programs = make_programs(policy, order)
-    for program in programs:
-        _write(program, temporary / f"{program.name}.{_SUFFIX[format]}", format)
-    description = describe(policy, format, [program.name for program in programs], order)
-    description["instruction"]["texts"] = _write_embeddings(policy, instructions, temporary)
-    write_atomic(temporary / DESCRIPTION, json.dumps(description, indent=1) + "\n")
-    replace_folder(temporary, out)
+    with new_folder(out) as folder:
+        policy: Any = source if isinstance(source, Policy) else load_policy(source, **options)
+        order = check_exportable(policy)
+        if int8 and policy.spec.weights != "int8":
+            policy = type(policy)(policy.network, policy.spec, weights="int8")
+        policy.network.cpu()
+        programs = make_programs(policy, order)
+        for program in programs:
+            _write(program, folder / f"{program.name}.{_SUFFIX[format]}", format)
+        description = describe(policy, format, [program.name for program in programs], order)
+        description["instruction"]["texts"] = _write_embeddings(policy, instructions, folder)
+        write_atomic(folder / DESCRIPTION, json.dumps(description, indent=1) + "\n")
     return out
 
 

@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from qseq.errors import DataError, RequestError
+from qseq.errors import DataError
 from qseq.export.card import CardFacts, checked_license, model_card, public_source
-from qseq.files import replace_folder, write_atomic
+from qseq.files import new_folder, write_atomic
 from qseq.policies.hub import upload_folder
 from qseq.registry import load_policy
 from qseq.training.identity import read_identity
@@ -36,31 +36,9 @@ def write_shared(
         RequestError: there is no policy, or something is in the way.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RequestError(f"{folder}: exists already; choose another folder")
     license = checked_license(license)
-    policy = load_policy(source, **options)
-    run = _run_of(Path(source))
-    identity = read_identity(run) if run is not None else {}
-    has_settings = run is not None and (run / SETTINGS).is_file()
-    settings = (run / SETTINGS).read_text(encoding="utf-8") if run is not None and has_settings else ""
-    facts = CardFacts(
-        name=name or folder.name,
-        description=policy.describe(),
-        algorithm=identity.get("algorithm"),
-        seed=identity.get("seed"),
-        data=[public_source(one) for one in identity.get("data", ())],
-        evaluations=_evaluations(run) if run is not None else [],
-        settings=settings,
-        license=license,
-    )
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    temporary.mkdir(parents=True, exist_ok=True)
-    policy.save_pretrained(temporary)
-    write_atomic(temporary / CARD, model_card(facts))
-    if settings:
-        write_atomic(temporary / SETTINGS, settings)
-    replace_folder(temporary, folder)
+    with new_folder(folder) as temporary:
+        _write(Path(source), temporary, name or folder.name, license, options)
     return sorted(folder.iterdir())
 
 
@@ -75,12 +53,31 @@ def push_to_hub(
         return upload_folder(shared, repo_id, private=private)
 
 
+def _write(source: Path, folder: Path, name: str, license: str | None, options: dict[str, Any]) -> None:
+    policy = load_policy(source, **options)
+    run = _run_of(source)
+    identity = read_identity(run) if run is not None else {}
+    settings = (run / SETTINGS).read_text(encoding="utf-8") if run is not None else ""
+    facts = CardFacts(
+        name=name,
+        description=policy.describe(),
+        algorithm=identity.get("algorithm"),
+        seed=identity.get("seed"),
+        data=[public_source(one) for one in identity.get("data", ())],
+        evaluations=_evaluations(run) if run is not None else [],
+        settings=settings,
+        license=license,
+    )
+    policy.save_pretrained(folder)
+    write_atomic(folder / CARD, model_card(facts))
+    if settings:
+        write_atomic(folder / SETTINGS, settings)
+
+
 def _run_of(source: Path) -> Path | None:
     """The run that a source is, or is a checkpoint of."""
-    for folder in (source, *source.absolute().parents[:2]):
-        if (folder / "checkpoints").is_dir() and (folder / SETTINGS).is_file():
-            return folder
-    return None
+    run = source.absolute().parents[1] if source.absolute().parent.name == "checkpoints" else source
+    return run if (run / "checkpoints").is_dir() and (run / SETTINGS).is_file() else None
 
 
 def _evaluations(run: Path) -> list[dict[str, Any]]:
