@@ -15,7 +15,6 @@ import torch
 from qseq.errors import DataError, RequestError
 from qseq.export import OnnxPolicy, export_policy
 from qseq.export.programs import make_programs
-from qseq.networks.text import word_ids
 from qseq.policies import TokenPolicy
 from tests.export.policies import BOX, CAMERA, DISCRETE, frames, make_policy
 
@@ -25,7 +24,13 @@ TEXTS = ["push the red block", ""]
 CASES: dict[str, dict[str, Any]] = {
     "state": {"fields": {"state": (5,)}, "text": {"encoder": "none"}},
     "camera": CAMERA,
-    "one token": {"fields": {"state": (5,)}, "space": DISCRETE, "history": 2, "head": {"pooled": True}},
+    "one token": {
+        "fields": {"state": (5,)},
+        "space": DISCRETE,
+        "history": 2,
+        "head": {"pooled": True},
+        "text": {"encoder": "hf:not/fetched", "revision": "1", "embed_dim": 6},
+    },
 }
 INT8 = {"one token"}
 """Cases that are exported with rounded weights: less to run, and the rest of the graph is the same."""
@@ -37,9 +42,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[TokenP
     made = {}
     for name, case in CASES.items():
         policy: TokenPolicy = make_policy(**case)
+        if name == "one token":  # its text encoder is frozen, and what it would say is known
+            policy.network.text_inputs._known[TEXTS[0]] = torch.randn(1, 6)
         if name in INT8:
             policy = type(policy)(policy.network, policy.spec, weights="int8")  # type: ignore[arg-type]
-        made[name] = (policy, export_policy(policy, tmp_path_factory.mktemp("exports") / name))
+        made[name] = (
+            policy,
+            export_policy(policy, tmp_path_factory.mktemp("exports") / name, instructions=TEXTS[: name in INT8]),
+        )
     return made
 
 
@@ -57,7 +67,7 @@ def test_graphs_give_what_torch_gives(exported: dict[str, tuple[TokenPolicy, Pat
     texts = [TEXTS[row % 2] for row in range(rows)] if policy.takes_instructions else [""] * rows
     with torch.inference_mode():
         decoder, context_BSD = policy._encode(windows, texts)
-        told = [word_ids(texts, vocabulary=1024).numpy()] if policy.takes_instructions else []
+        told = [acting._embedded(texts)] if policy.takes_instructions else []
         tokens_BSD, values_BK, *cache = acting._run("encoder", [*windows.values(), *told])
         np.testing.assert_allclose(tokens_BSD, context_BSD.numpy(), atol=1e-4, rtol=0)
         prefix = np.zeros((rows, 0), dtype=np.int64)
@@ -111,6 +121,10 @@ def test_what_the_runner_is_given_is_checked(exported: dict[str, tuple[TokenPoli
         acting.act(np.zeros(4))
     with pytest.raises(RequestError, match="instruction: found one, expected none"):
         acting.act(np.zeros(5), "push")
+    with pytest.raises(
+        RequestError, match=r"found 'open it', expected one of \['push the red block'\]: the text encoder"
+    ):
+        OnnxPolicy(exported["one token"][1]).act(np.zeros(5), "open it")
     with pytest.raises(RequestError, match="image 'front/image' is float64, expected uint8"):
         camera.act({"front/image": np.zeros((3, 24, 24)), "robot.state": np.zeros(3)})
     with pytest.raises(RequestError, match=r"found no exported\.json"):

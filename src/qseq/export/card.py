@@ -100,7 +100,8 @@ def _front_matter(facts: CardFacts) -> str:
 def _introduction(facts: CardFacts) -> str:
     about = facts.description
     lines = [
-        f"A policy of qseq {qseq.__version__}: algorithm {facts.algorithm or 'unknown'}, kind `{about['kind']}`, {about['parameters']:,} parameters"
+        f"A policy of qseq {qseq.__version__}: algorithm {facts.algorithm or 'unknown'}, kind `{about['kind']}`, "
+        f"{about['parameters']:,} parameters"
         + (f", weights {about['weights']}" if about.get("weights", "float32") != "float32" else "")
         + (f", seed {facts.seed}.\n" if facts.seed is not None else ".\n")
     ]

@@ -22,8 +22,8 @@ from qseq.export.onnx_policy import DESCRIPTION, EMBEDDINGS
 from qseq.export.programs import Program, make_programs
 from qseq.files import new_folder, write_atomic
 from qseq.networks.decoding import greedy
-from qseq.networks.frozen_text import FROZEN
 from qseq.networks.observation import VectorEncoder
+from qseq.networks.text import FROZEN
 from qseq.policies import Policy, TokenPolicy
 from qseq.registry import load_policy
 from qseq.robot import QTransformerPolicy
@@ -167,8 +167,7 @@ def _write_embeddings(policy: TokenPolicy, instructions: Sequence[str], folder: 
             "instruction: found none, expected what the policy will be told (--instruction TEXT ...): its text encoder "
             "is not exported, what it says of these texts is"
         )
-    embedded = {str(number): policy.network.text_inputs([text])[0].numpy() for number, text in enumerate(texts)}
-    np.savez(folder / EMBEDDINGS, **embedded)
+    np.save(folder / EMBEDDINGS, policy.network.text_inputs(texts or [""]).numpy(), allow_pickle=False)
     return texts
 
 

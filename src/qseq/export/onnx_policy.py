@@ -17,7 +17,7 @@ from qseq.errors import DataError, RequestError
 from qseq.networks.words import hashed_words
 
 DESCRIPTION = "exported.json"
-EMBEDDINGS = "instructions.npz"
+EMBEDDINGS = "instructions.npy"
 
 Arrays = Sequence[np.ndarray]
 
@@ -48,7 +48,8 @@ class OnnxPolicy:
         self._action_shape, self._chunk = tuple(action["shape"]), int(action["chunk"])
         self._order = list(self.description["order"]) or list(range(len(self._values_AK)))
         self._instruction = self.description["instruction"]
-        self._embeddings = _read_embeddings(folder) if self._instruction["kind"] == "embeddings" else {}
+        frozen = self._instruction["kind"] == "embeddings"
+        self._embeddings = _read_embeddings(folder, self._instruction["texts"]) if frozen else {}
         self._programs = {name: _session(folder / file, threads) for name, file in self.description["programs"].items()}
         self._frames: dict[int, dict[str, list[np.ndarray]]] = {}
         self._queues: dict[int, list[np.ndarray]] = {}
@@ -64,7 +65,7 @@ class OnnxPolicy:
         """Forget these environments (all by default): their next observation starts an episode."""
         for memory in (self._frames, self._queues):
             for environment in list(memory) if environment_ids is None else environment_ids:
-                memory.pop(environment, None)  # type: ignore[attr-defined]
+                memory.pop(environment, None)
 
     def act(
         self,
@@ -199,13 +200,11 @@ def read_description(folder: Path) -> dict[str, Any]:
     return dict(description)
 
 
-def _read_embeddings(folder: Path) -> dict[str, np.ndarray]:
-    """Instruction -> float32 `[W, E]`."""
-    texts = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["instruction"]["texts"]
+def _read_embeddings(folder: Path, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Instruction -> float32 `[W, E]`, rows of zeros where there is no word."""
     try:
-        with np.load(folder / EMBEDDINGS) as stored:
-            return {text: stored[str(number)] for number, text in enumerate(texts)}
-    except (OSError, ValueError, KeyError) as error:
+        return dict(zip(texts, np.load(folder / EMBEDDINGS), strict=False))
+    except (OSError, ValueError) as error:
         raise DataError(f"{folder / EMBEDDINGS}: cannot be read as embeddings of instructions ({error})") from error
 
 

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from qseq.networks.attention import DecodingCache, LayerCache
-from qseq.networks.frozen_text import FROZEN
 from qseq.networks.observation import is_image
-from qseq.networks.text import Instruction
+from qseq.networks.text import FROZEN, Instruction
 from qseq.networks.vision import center_crop
 from qseq.policies import TokenPolicy
 

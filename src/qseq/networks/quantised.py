@@ -6,7 +6,7 @@ Legend: O outputs, I inputs of a layer.
 from __future__ import annotations
 
 import copy
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -56,4 +56,4 @@ def quantised(module: Module) -> Module:
         if type(part) is nn.Linear:
             parent, _, own = name.rpartition(".")
             setattr(module.get_submodule(parent), own, Int8Linear(part))
-    return cast(Module, module)
+    return module
