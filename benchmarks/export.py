@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/export.json"))
     parser.add_argument("--task", default="push-v3")
     parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--policies", nargs="+", choices=VARIANTS, default=VARIANTS, help="default: all")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     result: dict[str, Any] = {
@@ -49,7 +50,7 @@ def main() -> None:
     }
     if arguments.out.is_file():
         result["policies"] = json.loads(arguments.out.read_text())["policies"]
-    for variant in VARIANTS:
+    for variant in arguments.policies:
         if variant in result["policies"]:
             continue
         with tempfile.TemporaryDirectory() as folder:
