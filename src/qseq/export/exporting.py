@@ -6,8 +6,10 @@ Legend: A action tokens of a decision, K bins.
 from __future__ import annotations
 
 import json
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -173,8 +175,7 @@ def _write_embeddings(policy: TokenPolicy, instructions: Sequence[str], folder: 
 
 def _write(program: Program, path: Path, format: Format) -> None:
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch about its own workings
+        with torch.no_grad(), _quiet():
             exported = torch.export.export(program.module, program.examples, dynamic_shapes=program.dynamic_shapes)
             if format == "torch-export":
                 torch.export.save(exported, path)
@@ -190,6 +191,20 @@ def _write(program: Program, path: Path, format: Format) -> None:
             f"the {program.name} cannot be traced for {format}: {type(error).__name__}: "
             f"{' '.join(str(error).split())[:200]}; QSEQ_DEBUG=1 shows where"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch says of its own workings, and of libraries that nothing here needs."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _require_onnx() -> None:
