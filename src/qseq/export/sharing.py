@@ -15,6 +15,7 @@ from qseq.export.card import CardFacts, checked_license, model_card, public_sour
 from qseq.files import new_folder, write_atomic
 from qseq.policies.hub import upload_folder
 from qseq.registry import load_policy
+from qseq.robot import QTransformerPolicy
 from qseq.training.identity import read_identity
 
 CARD, SETTINGS = "README.md", "config.yaml"
@@ -68,7 +69,7 @@ def _write(source: Path, folder: Path, name: str, license: str | None, options: 
         settings=settings,
         license=license,
     )
-    policy.save_pretrained(folder)
+    policy.save_for_acting(folder) if isinstance(policy, QTransformerPolicy) else policy.save_pretrained(folder)
     write_atomic(folder / CARD, model_card(facts))
     if settings:
         write_atomic(folder / SETTINGS, settings)

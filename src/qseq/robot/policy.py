@@ -61,8 +61,8 @@ class QTransformerPolicy(TokenPolicy):
             token_mask_AK=spec.tokenizer.token_mask,
         )
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Without the networks of the values of states, which only training reads."""
+    def save_for_acting(self, folder: str | Path) -> None:
+        """As `save_pretrained`, without the networks of the values of states, which only training reads."""
         weights = {n: value for n, value in self.network.state_dict().items() if not n.startswith("folded_value.")}
         spec = replace(self.spec, extra=self.spec.extra | {"value_folds": 0})
         write_policy(self.kind, spec, weights, Path(folder))
