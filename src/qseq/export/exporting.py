@@ -180,10 +180,8 @@ def _write(program: Program, path: Path, format: Format) -> None:
             if format == "torch-export":
                 torch.export.save(exported, path)
                 return
-            # Without the optimiser, which would write rounded weights out in full; onnxruntime has one of its own.
-            onnx = torch.onnx.export(
-                exported, input_names=program.inputs, output_names=program.outputs, optimize=False, verbose=False
-            )
+            # Its optimiser leaves large casts alone, so rounded weights stay rounded in the file.
+            onnx = torch.onnx.export(exported, input_names=program.inputs, output_names=program.outputs, verbose=False)
             assert onnx is not None
             onnx.save(path, external_data=False)
     except Exception as error:  # whatever tracing meets in a model of another library
