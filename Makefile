@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := metaworld,babyai,minari,lerobot,robomimic,images,report,text,language,planner,serve,dev
+EXTRAS := metaworld,babyai,minari,lerobot,robomimic,images,report,text,language,planner,serve,export,dev
 WORKERS ?= 2
 
 # Small networks on small batches run slower with many threads than with one, and tests run side by side.

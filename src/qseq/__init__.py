@@ -28,6 +28,7 @@ _LAZY = {
     "evaluate": "qseq.evaluation",
     "get_algorithm": "qseq.registry",
     "load_policy": "qseq.registry",
+    "push_to_hub": "qseq.export",
 }
 
 __all__ = ["__version__", *_LAZY]

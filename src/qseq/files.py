@@ -101,6 +101,27 @@ def replace_folder(temporary: Path, final: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """A folder beside `final` to be filled; when the block ends it becomes `final`, when it fails it is gone.
+
+    Raises:
+        RequestError: `final` is a file or holds something, or the disk is full.
+    """
+    final = Path(final)
+    if final.exists() and (not final.is_dir() or any(final.iterdir())):
+        raise RequestError(f"{final}: exists already; choose another folder")
+    temporary = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with free_space_error(final):
+            temporary.mkdir(parents=True)
+            yield temporary
+            replace_folder(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's content as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:

@@ -18,7 +18,19 @@ from qseq import __version__
 from qseq.cli._common import OVERRIDE, Parser
 from qseq.errors import QseqError, RequestError
 
-COMMANDS = ("collect", "convert", "inspect", "train", "improve", "evaluate", "generate", "report", "serve")
+COMMANDS = (
+    "collect",
+    "convert",
+    "inspect",
+    "train",
+    "improve",
+    "evaluate",
+    "generate",
+    "report",
+    "serve",
+    "export",
+    "share",
+)
 CONFIGURED = ("train", "improve")
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 

@@ -97,7 +97,7 @@ class ActionDecoder(Decoder):
         `any_order`) says which token each position decides; without it they come in their own order.
         """
         if order_BA is None and self.any_order:
-            order_BA = identity_order(self.num_tokens, len(prefix_BP), prefix_BP.device)
+            order_BA = identity_order(self.num_tokens, prefix_BP.shape[0], prefix_BP.device)
         first = cache.length if cache is not None else 0
         return self.score(self.hidden(context_BSD, prefix_BP, cache, order_BA), first, order_BA)
 
@@ -128,7 +128,7 @@ class ActionDecoder(Decoder):
             return self._score_tokens(hidden_BTD, first)
         # Laid out by token, so that no row needs a copy of the output weights of its own.
         tokens_BT = order_BA[:, first : first + hidden_BTD.shape[1]]
-        by_token_BAD = hidden_BTD.new_zeros(len(hidden_BTD), self.num_tokens, hidden_BTD.shape[-1])
+        by_token_BAD = hidden_BTD.new_zeros(hidden_BTD.shape[0], self.num_tokens, hidden_BTD.shape[-1])
         by_token_BAD = by_token_BAD.scatter(1, tokens_BT[..., None].expand_as(hidden_BTD), hidden_BTD)
         return in_order(self._score_tokens(by_token_BAD, 0), tokens_BT)
 

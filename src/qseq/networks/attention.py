@@ -67,9 +67,10 @@ def attend(
     """Scaled dot-product attention, fused wherever fusing is faster.
 
     On a CPU plain products are faster when the context is a few tokens (in bfloat16 the fused kernel takes three times
-    as long), and with dropout, for which a CPU has no fused kernel.
+    as long), and with dropout, for which a CPU has no fused kernel. A program that is exported goes elsewhere.
     """
-    if query_BHTE.device.type != "cpu" or (key_BHSE.shape[2] > _SHORT_CONTEXT and not dropout):
+    exporting = torch.compiler.is_exporting()
+    if exporting or query_BHTE.device.type != "cpu" or (key_BHSE.shape[2] > _SHORT_CONTEXT and not dropout):
         return functional.scaled_dot_product_attention(
             query_BHTE, key_BHSE, value_BHSE, attn_mask=mask_TS, dropout_p=dropout, is_causal=causal
         )

@@ -66,7 +66,7 @@ class PooledHead(Decoder):
         if prefix_BP.shape[1]:
             raise ValueError(f"a prefix of {prefix_BP.shape[1]} tokens leaves none of 1 to score")
         hidden_B1D = self.hidden(self.norm(context_BSD.mean(1, keepdim=True)))
-        logits_B1KO = self.output(hidden_B1D).view(len(context_BSD), 1, self.num_bins, self.outputs_per_bin)
+        logits_B1KO = self.output(hidden_B1D).view(context_BSD.shape[0], 1, self.num_bins, self.outputs_per_bin)
         if self.dueling is not None:
             logits_B1KO = self.dueling(hidden_B1D, logits_B1KO, 0)
         if cache is not None:

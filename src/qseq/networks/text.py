@@ -6,11 +6,8 @@ D width of the network.
 
 from __future__ import annotations
 
-import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from qseq.configuration import Fraction, NonNegativeInt
 from qseq.errors import ConfigError
+from qseq.networks.words import hashed_words
 
 _PADDING = 0
 FROZEN = "hf:"
@@ -96,23 +94,10 @@ class Instruction:
 
 
 def word_ids(texts: Sequence[str], *, vocabulary: int) -> Tensor:
-    """Words and pairs of neighbouring words hashed to `[1, vocabulary)`, padded with 0: int64 `[B, W]`, W at least 1.
-
-    The pairs keep "red left of blue" apart from "blue left of red" (fastText, Joulin et al. 2017, section 2.1).
-    """
-    rows = [[_hashed(piece, vocabulary) for piece in _pieces(text)] for text in texts]
+    """`hashed_words` of each text, padded with 0: int64 `[B, W]`, W at least 1."""
+    rows = [hashed_words(text, vocabulary) for text in texts]
     width = max(1, max((len(row) for row in rows), default=1))
     return torch.tensor([row + [_PADDING] * (width - len(row)) for row in rows], dtype=torch.long).reshape(-1, width)
-
-
-def _pieces(text: str) -> list[str]:
-    words = re.findall(r"\w+", text.lower())
-    return [*words, *(f"{first} {second}" for first, second in pairwise(words))]
-
-
-def _hashed(piece: str, vocabulary: int) -> int:
-    # CRC-32 rather than `hash`, which differs between processes.
-    return 1 + zlib.crc32(piece.encode()) % (vocabulary - 1)
 
 
 class InstructionEncoder(nn.Module):

@@ -1,8 +1,9 @@
 """What a trained run gives you: act, save, load."""
 
 from qseq.policies.base import Observation, Policy
+from qseq.policies.files import write_description
 from qseq.policies.locate import locate_policy, read_description
-from qseq.policies.token_policy import TokenPolicy, TokenPolicySpec, write_description
+from qseq.policies.token_policy import TokenPolicy, TokenPolicySpec
 from qseq.policies.watching import DecisionValues
 
 __all__ = [

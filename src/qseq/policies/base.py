@@ -102,16 +102,14 @@ class Policy(ABC):
         """
 
     def push_to_hub(self, repo_id: str, *, private: bool = True) -> str:
-        """Upload the folder `save_pretrained` writes; returns the commit's address."""
+        """Upload what `save_pretrained` writes; returns the commit's address. `qseq.push_to_hub` adds a model card."""
         import tempfile
 
-        from huggingface_hub import HfApi
+        from qseq.policies.hub import upload_folder
 
-        api = HfApi()
-        api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
-            return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+            return upload_folder(folder, repo_id, private=private)
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from qseq.errors import DataError, RequestError
 
 DESCRIPTION = "policy.json"
 WEIGHTS = "model.safetensors"
+# Weights, descriptions and, of language models, tokenizers; whatever else a repository holds stays there.
+_FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+_OF_TRAINING = ["trainer.json", "optimizer.*", "target.*", "objective.*"]
 
 
 def locate_policy(source: str | Path) -> Path:
@@ -55,7 +58,7 @@ def _from_hub(repo_id: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=[DESCRIPTION, WEIGHTS]))
+        return Path(snapshot_download(repo_id, allow_patterns=_FETCHED, ignore_patterns=_OF_TRAINING))
     except Exception as error:  # the client's errors share no base class; all mean that nothing was fetched
         raise RequestError(
             f"{repo_id}: found neither a folder nor a Hub repository that can be fetched ({type(error).__name__})"

@@ -5,33 +5,32 @@ Legend: B batch, T steps of an episode, F frames of history, A action tokens of 
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import qseq
 from qseq.actions import ActionTokenizer, ChunkTokens
 from qseq.configuration import from_dict, to_dict
 from qseq.episodes import PAST_ACTIONS, ActionSpace, PastActions
 from qseq.errors import ConfigError, DataError, RequestError
-from qseq.files import write_atomic
 from qseq.networks.action_network import ActionNetwork, NetworkConfig, unpublished
 from qseq.networks.decoder import Decoder
 from qseq.networks.decoding import Select, decode_tokens
 from qseq.networks.guidance import GuidedDecoder, guided_context
 from qseq.networks.observation import FieldLayout, is_image
+from qseq.networks.quantised import quantised
 from qseq.networks.text import Instruction
 from qseq.networks.vision import center_crop
 from qseq.policies.attention import camera_attention
 from qseq.policies.base import Observation, Policy
 from qseq.policies.camera_memory import CameraMemory, ShownFrames
+from qseq.policies.files import checked_weights, write_policy
 from qseq.policies.inputs import read_frames, read_instructions
 from qseq.policies.locate import DESCRIPTION, WEIGHTS, locate_policy, read_description
 from qseq.policies.memory import ActionMemory, FrameMemory, InstructionMemory
@@ -57,6 +56,8 @@ class TokenPolicySpec:
     """It was always told what to do in training, and not always the same."""
     crop: int = 0
     """Side of the square in the middle of cameras' frames that the network sees; 0 shows it all."""
+    weights: Literal["float32", "int8"] = "float32"
+    """How the weights of linear layers are kept; see `qseq.networks.quantised`."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -69,6 +70,7 @@ class TokenPolicySpec:
             "default_instruction": self.default_instruction,
             "needs_instruction": self.needs_instruction,
             "crop": self.crop,
+            "weights": self.weights,
         }
 
     @staticmethod
@@ -83,6 +85,7 @@ class TokenPolicySpec:
             default_instruction=str(description["default_instruction"]),
             needs_instruction=bool(description["needs_instruction"]),
             crop=int(description["crop"]),
+            weights=checked_weights(description.get("weights", "float32")),
         )
 
     @property
@@ -114,9 +117,11 @@ class TokenPolicy(Policy):
             one decision to the next. Without it all is computed again, to the same effect.
         cond_scale: how much more the instruction counts (classifier-free guidance); 1 is the network as trained, more
             costs a second pass.
+        weights: "int8" rounds those of linear layers, in a copy of the network; by default they stay as they are.
 
     Raises:
-        RequestError: guidance of a network that was never trained without its instruction.
+        RequestError: guidance of a network that was never trained without its instruction; other weights than there
+            are.
     """
 
     def __init__(
@@ -127,7 +132,12 @@ class TokenPolicy(Policy):
         seed: int = 0,
         use_cache: bool = True,
         cond_scale: float = 1.0,
+        weights: Literal["float32", "int8"] | None = None,
     ) -> None:
+        if checked_weights(weights or spec.weights) != spec.weights:
+            if spec.weights == "int8":
+                raise RequestError("weights: found float32, expected int8: the policy was saved with rounded weights")
+            network, spec = quantised(network), replace(spec, weights="int8")
         if cond_scale != 1.0 and not spec.network.text.drop_probability:
             raise RequestError(
                 f"cond_scale: found {cond_scale}, expected 1: the policy was trained with "
@@ -303,12 +313,7 @@ class TokenPolicy(Policy):
         return windows, self.spec.tokenizer.encode(torch.as_tensor(np.asarray(actions))).to(self.network.device)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        from safetensors.torch import save_file
-
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        weights = {name: value.detach().contiguous().cpu() for name, value in self.network.state_dict().items()}
-        save_file(weights, Path(folder) / WEIGHTS)
-        write_description(self.kind, self.spec, Path(folder))
+        write_policy(self.kind, self.spec, self.network.state_dict(), Path(folder))
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> Self:
@@ -324,6 +329,8 @@ class TokenPolicy(Policy):
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise DataError(f"{folder / DESCRIPTION}: does not describe a policy ({error!r})") from error
         network = cls.build_network(replace(spec, network=unpublished(spec.network)), spec.blank_layouts())
+        if spec.weights == "int8":
+            network = quantised(network)
         try:
             network.load_state_dict(load_file(folder / WEIGHTS))
         except (SafetensorError, RuntimeError, OSError) as error:
@@ -392,9 +399,3 @@ class TokenPolicy(Policy):
     def _token_mask(self) -> Tensor | None:
         mask_AK = self.spec.tokenizer.token_mask
         return None if mask_AK is None else mask_AK.to(self.network.device)
-
-
-def write_description(kind: str, spec: TokenPolicySpec, folder: Path) -> None:
-    """Write `policy.json`: all a policy needs beside its weights."""
-    description = {"kind": kind, "qseq": qseq.__version__, **spec.to_dict()}
-    write_atomic(folder / DESCRIPTION, json.dumps(description, indent=1))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Literal, cast
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from qseq.networks.decoder import Decoder
 from qseq.networks.decoding import Select
 from qseq.networks.observation import FieldLayout
 from qseq.policies import TokenPolicy, TokenPolicySpec
+from qseq.policies.files import write_policy
 from qseq.robot.decoding import DecodingConfig, choose_tokens
 from qseq.robot.model import QRoboticTransformer
 from qseq.values import make_value_transform
@@ -35,14 +37,15 @@ class QTransformerPolicy(TokenPolicy):
         seed: int = 0,
         use_cache: bool = True,
         cond_scale: float = 1.0,
+        weights: Literal["float32", "int8"] | None = None,
         **decoding: Any,
     ) -> None:
         if unknown := sorted(decoding.keys() - {option.name for option in fields(DecodingConfig)}):
             raise TypeError(f"got an unexpected keyword argument '{unknown[0]}'")
         self.decoding = from_dict(DecodingConfig, spec.extra.get("decoding", {}) | decoding)
         self.decisions = 0  # not by `seed`, which starts episodes: noise falls over the policy's whole life
-        super().__init__(network, spec, seed=seed, use_cache=use_cache, cond_scale=cond_scale)
-        self._network = network
+        super().__init__(network, spec, seed=seed, use_cache=use_cache, cond_scale=cond_scale, weights=weights)
+        self._network = cast(QRoboticTransformer, self.network)
 
     @classmethod
     def build_network(cls, spec: TokenPolicySpec, layouts: Mapping[str, FieldLayout]) -> QRoboticTransformer:
@@ -57,6 +60,12 @@ class QTransformerPolicy(TokenPolicy):
             value_folds=spec.extra["value_folds"],
             token_mask_AK=spec.tokenizer.token_mask,
         )
+
+    def save_for_acting(self, folder: str | Path) -> None:
+        """As `save_pretrained`, without the networks of the values of states, which only training reads."""
+        weights = {n: value for n, value in self.network.state_dict().items() if not n.startswith("folded_value.")}
+        spec = replace(self.spec, extra=self.spec.extra | {"value_folds": 0})
+        write_policy(self.kind, spec, weights, Path(folder))
 
     def scores(self, logits: Tensor) -> Tensor:
         return self._network.values.values(logits)

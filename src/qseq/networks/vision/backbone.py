@@ -199,7 +199,7 @@ class _TransformersBackbone(nn.Module):
             return hidden
         rows, columns = self._grid(hidden.shape[1], *images_BCHW.shape[2:])
         patches_BPD = hidden[:, hidden.shape[1] - rows * columns :]
-        return patches_BPD.transpose(1, 2).reshape(len(hidden), -1, rows, columns)
+        return patches_BPD.transpose(1, 2).reshape(hidden.shape[0], -1, rows, columns)
 
     def _grid(self, tokens: int, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of N tokens: one a patch and a few before them, or fewer where stages merge patches."""

@@ -31,9 +31,10 @@ def axial_angles(height: int, width: int, dim_head: int, *, theta: float = 100.0
 def rotate(x_TE: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
     """Turns pair i of `[..., T, E]`, made of features 2 i and 2 i + 1, by its angle; the type stays.
 
-    On a CPU in float32 it is one product of complex numbers, which reads and writes each feature once.
+    On a CPU in float32 it is one product of complex numbers, which reads and writes each feature once; not in a program
+    that is exported, as other runtimes have no complex numbers.
     """
-    if x_TE.device.type == "cpu" and x_TE.dtype == torch.float32:
+    if x_TE.device.type == "cpu" and x_TE.dtype == torch.float32 and not torch.compiler.is_exporting():
         turn_TR = torch.complex(cos_TR, sin_TR)
         return torch.view_as_real(torch.view_as_complex(x_TE.view(*x_TE.shape[:-1], -1, 2)) * turn_TR).flatten(-2)
     first_TR, second_TR = x_TE[..., 0::2], x_TE[..., 1::2]

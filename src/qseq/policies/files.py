@@ -1,0 +1,41 @@
+"""The files of a token policy, and how its weights are kept in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
+
+import qseq
+from qseq.errors import RequestError
+from qseq.files import make_ordinary, write_atomic
+from qseq.policies.locate import DESCRIPTION, WEIGHTS
+
+if TYPE_CHECKING:
+    from qseq.policies.token_policy import TokenPolicySpec
+
+
+def checked_weights(weights: str) -> Literal["float32", "int8"]:
+    """Raises RequestError for another word than these two."""
+    if weights not in ("float32", "int8"):
+        raise RequestError(f"weights: found '{weights}', expected float32 or int8")
+    return "int8" if weights == "int8" else "float32"
+
+
+def write_policy(kind: str, spec: TokenPolicySpec, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write `policy.json` and the weights."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.detach().contiguous().cpu() for name, value in weights.items()}, folder / WEIGHTS)
+    make_ordinary(folder / WEIGHTS)  # safetensors makes its files private
+    write_description(kind, spec, folder)
+
+
+def write_description(kind: str, spec: TokenPolicySpec, folder: Path) -> None:
+    """Write `policy.json`: all a policy needs beside its weights."""
+    description = {"kind": kind, "qseq": qseq.__version__, **spec.to_dict()}
+    write_atomic(folder / DESCRIPTION, json.dumps(description, indent=1))
