@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 import qseq
-from qseq.errors import RequestError
+from qseq.errors import DataError, RequestError
 from qseq.files import make_ordinary, write_atomic
 from qseq.policies.locate import DESCRIPTION, WEIGHTS
 
@@ -33,6 +33,20 @@ def write_policy(kind: str, spec: TokenPolicySpec, weights: Mapping[str, Tensor]
     save_file({name: value.detach().contiguous().cpu() for name, value in weights.items()}, folder / WEIGHTS)
     make_ordinary(folder / WEIGHTS)  # safetensors makes its files private
     write_description(kind, spec, folder)
+
+
+def load_weights(network: nn.Module, folder: Path) -> None:
+    """Read the weights. Raises DataError if they are damaged, or not those of the network that `policy.json` tells."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise DataError(
+            f"{folder / WEIGHTS}: cannot be read as the weights that {DESCRIPTION} describes "
+            f"({str(error).splitlines()[0]})"
+        ) from error
 
 
 def write_description(kind: str, spec: TokenPolicySpec, folder: Path) -> None:

@@ -30,9 +30,9 @@ from qseq.networks.vision import center_crop
 from qseq.policies.attention import camera_attention
 from qseq.policies.base import Observation, Policy
 from qseq.policies.camera_memory import CameraMemory, ShownFrames
-from qseq.policies.files import checked_weights, write_policy
+from qseq.policies.files import checked_weights, load_weights, write_policy
 from qseq.policies.inputs import read_frames, read_instructions
-from qseq.policies.locate import DESCRIPTION, WEIGHTS, locate_policy, read_description
+from qseq.policies.locate import DESCRIPTION, locate_policy, read_description
 from qseq.policies.memory import ActionMemory, FrameMemory, InstructionMemory
 from qseq.policies.watching import WatchedDecisions
 from qseq.policies.windows import decision_steps
@@ -317,9 +317,6 @@ class TokenPolicy(Policy):
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **options: Any) -> Self:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         folder = locate_policy(source)
         description = read_description(folder)
         if description["kind"] != cls.kind:
@@ -331,13 +328,7 @@ class TokenPolicy(Policy):
         network = cls.build_network(replace(spec, network=unpublished(spec.network)), spec.blank_layouts())
         if spec.weights == "int8":
             network = quantised(network)
-        try:
-            network.load_state_dict(load_file(folder / WEIGHTS))
-        except (SafetensorError, RuntimeError, OSError) as error:
-            raise DataError(
-                f"{folder / WEIGHTS}: cannot be read as the weights that {DESCRIPTION} describes "
-                f"({str(error).splitlines()[0]})"
-            ) from error
+        load_weights(network, folder)
         return cls(network, spec, **options)
 
     def describe(self) -> dict[str, Any]:
