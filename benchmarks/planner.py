@@ -34,8 +34,9 @@ COLLECTED = {("waypoints", "medium"): 1000, ("waypoints", "large"): 1000, ("stit
 COMMON = (
     "data.goal_field=desired_goal",
     "training.threads=1",
+    "training.precision=bf16",
     "training.trackers=[]",
-    "training.checkpoint_every=100000",
+    "training.checkpoint_every=1000",
 )
 # A plan is no longer than what an episode shows; the larger maze is looked through from farther away.
 SHAPES = {

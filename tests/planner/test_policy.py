@@ -65,6 +65,23 @@ def test_environments_do_not_share_plans(tmp_path: Path) -> None:
     assert torch.equal(policy.plans[7].states_HS, before)
 
 
+def test_a_warm_start_is_a_matter_of_each_environment(tmp_path: Path) -> None:
+    """Begun from an environment's own last plan for this goal, whether or not another one has just been reset."""
+    policy = policy_of(walks(tmp_path / "data"), *STATES, replan_every=1, warm_start=0.4)
+    begun: list[tuple[int, bool]] = []
+    plan = policy.planner.plan
+    policy.planner.plan = lambda states, goals, *, previous_EHX, **options: (
+        begun.append((len(states), previous_EHX is not None)),
+        plan(states, goals, previous_EHX=previous_EHX, **options),
+    )[1]
+    policy.act(observe(3))
+    policy.reset([1])
+    policy.act(observe(3, 1))
+    assert begun == [(3, False), (2, True), (1, False)]
+    policy.act(observe(3, 2, goal=0.7))
+    assert begun[3:] == [(3, False)], "the last plans lead to another goal"
+
+
 def test_the_seed_fixes_all_choices(tmp_path: Path) -> None:
     policy = policy_of(walks(tmp_path / "data"), *STATES)
     runs = []

@@ -5,18 +5,23 @@ Legend: B windows, H planned states.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from qseq.episodes import Episode
-from qseq.planner.algorithm import make_trainer
+from qseq.episodes import Episode, EpisodeView
+from qseq.planner.algorithm import fit_normalisers
 from qseq.planner.batches import PlanBatches
 from qseq.planner.goals import first_arrival, reached
+from qseq.planner.objective import PlannerObjective
+from qseq.planner.spec import PlannerNetwork
 from qseq.planner.targets import endpoint_targets, expectile_weights, monte_carlo_targets, plan_returns
-from tests.planner.worlds import JOINT, STATES, config_of, policy_of, walks, write_view
+from tests.planner.worlds import JOINT, STATES, policy_of, walks, write_view
+
+MOVES = torch.arange(3)
 
 
 def test_first_arrival_between_two_planned_states() -> None:
@@ -44,8 +49,8 @@ def test_goal_targets(tmp_path: Path) -> None:
     policy = policy_of(view, *STATES, "value.discount=0.9")
     network, spec = policy.network, policy.spec
     batch = PlanBatches(view, spec, batch_size=32, seed=0).batch_at(0)
-    found = endpoint_targets(batch, network, spec)
-    seen = monte_carlo_targets(batch, network, spec)
+    found = endpoint_targets(batch, network, spec, MOVES)
+    seen = monte_carlo_targets(batch, network, spec, MOVES)
     for row in range(32):
         for move in range(3):
             state, following = batch.states_BHS[row, move], batch.states_BHS[row, move + 1]
@@ -65,8 +70,8 @@ def test_return_targets(tmp_path: Path, terminated: bool) -> None:
     network, spec = policy.network, policy.spec
     batches = PlanBatches(view, spec, batch_size=17, seed=0)
     batch, places = batches.batch_at(0), batches._windows.batch_at(0)
-    found = endpoint_targets(batch, network, spec)
-    seen = monte_carlo_targets(batch, network, spec)
+    found = endpoint_targets(batch, network, spec, MOVES)
+    seen = monte_carlo_targets(batch, network, spec, MOVES)
     value = network.endpoint(network.states.normalise(batch.states_BHS))
     goals = torch.zeros(17, 0)
     whole = plan_returns(batch, network, network.endpoint, spec, goals)
@@ -103,19 +108,36 @@ def corridor(first: int, last: int) -> Episode:
     )
 
 
+def fit_endpoint(view: EpisodeView, *overrides: str) -> PlannerNetwork:
+    """The endpoint value alone, trained as in a run: the other parts share no weights with it."""
+    spec = policy_of(view, *overrides).spec
+    torch.manual_seed(0)
+    network = PlannerNetwork(spec, *fit_normalisers(spec, view, 0))
+    average = copy.deepcopy(network)
+    objective, batches = PlannerObjective(spec), PlanBatches(view, spec, batch_size=64, seed=0)
+    optimiser = torch.optim.AdamW(network.endpoint.parameters(), lr=0.003, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 500)
+    for step in range(500):
+        batch = batches.batch_at(step)
+        states_BHS = network.states.normalise(batch.states_BHS)
+        objective._endpoint(batch, network, average, states_BHS, MOVES).backward()
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad()
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.endpoint.parameters()), list(network.endpoint.parameters()), 0.05)
+    return network
+
+
 @pytest.mark.parametrize(("target", "stitches"), [("bootstrap", True), ("monte-carlo", False)])
 def test_bootstrapped_values_stitch_and_seen_returns_do_not(tmp_path: Path, target: str, stitches: bool) -> None:
     """From one end of the line to the other no ride goes; only a backup across rides knows how far it is."""
     rides = [corridor(first, first + way) for first in range(0, 16) for way in (5, 8, -5) if 0 <= first + way <= 16]
     view = write_view(tmp_path / "data", rides * 3)
-    config = config_of(
-        *STATES, f"value.target={target}", "trajectory.stride=1", "value.dim=64", "value.discount=0.9",
-        "data.goal_radius=0.01", "training.steps=500", "training.batch_size=64", "training.learning_rate=0.003",
-        "training.target_rate=0.05", "training.log_every=500", "diffusion.noise_steps=3",
+    network = fit_endpoint(
+        view, *STATES, f"value.target={target}", "trajectory.stride=1", "value.dim=64", "value.discount=0.9",
+        "data.goal_radius=0.01",
     )  # fmt: skip
-    trainer = make_trainer(config, view, run=tmp_path / "run", seed=0)
-    trainer.train()
-    network = trainer.model.eval()
     states = torch.tensor([[0.0, 0.0], [0.8, 0.0], [1.2, 0.0]])
     goals = torch.tensor([[1.6, 0.0]]).expand(3, -1)
     with torch.no_grad():

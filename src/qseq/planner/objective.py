@@ -1,6 +1,7 @@
 """The losses of a planner: denoising, inverse dynamics, and the values that are asked for.
 
-Legend: B windows, H planned states, K moves between them, X entries of one planned state, S of a state, A of an action.
+Legend: B windows, H planned states, M of the moves between them, X entries of one planned state, S of a state, A of an
+action.
 """
 
 from __future__ import annotations
@@ -38,10 +39,12 @@ class PlannerObjective:
         actions_BHA = network.actions.normalise(batch.actions_BHA) * batch.acted_BH.unsqueeze(-1)
         plans_BHX = torch.cat([actions_BHA, states_BHS], dim=-1) if self.spec.plans_actions else states_BHS
         terms = {"denoising": self._denoising(batch, network, plans_BHX)}
-        if network.inverse is not None and states_BHS.shape[1] > 1:
-            terms["inverse_dynamics"] = self._inverse(batch, network, states_BHS, actions_BHA)
         if states_BHS.shape[1] > 1:
-            terms["endpoint"] = self._endpoint(batch, network, average, states_BHS)
+            # The moves of one window are much alike: a few tell as much as all, for a fraction of the work.
+            moves_M = torch.randperm(states_BHS.shape[1] - 1, device=states_BHS.device)[: self.spec.value.moves]
+            if network.inverse is not None:
+                terms["inverse_dynamics"] = self._inverse(batch, network, states_BHS, actions_BHA, moves_M)
+            terms["endpoint"] = self._endpoint(batch, network, average, states_BHS, moves_M)
         terms |= self._returns(batch, network, average, plans_BHX)
         return Losses(total=torch.stack(list(terms.values())).sum(), terms=terms)
 
@@ -53,13 +56,11 @@ class PlannerObjective:
         noisy_BHX = add_noise(self.scheduler, plans_BHX, noise_BHX, levels_B)
         known_BH = torch.zeros_like(batch.inside_BH)
         known_BH[:, 0] = True
-        with_goal_B = torch.rand(len(plans_BHX), device=plans_BHX.device) < diffusion.goal_known
-        last_B = batch.inside_BH.sum(1) - 1
-        known_BH[torch.arange(len(last_B), device=last_B.device), last_B] |= with_goal_B
+        if self.spec.has_goals:
+            self._show_goals(known_BH, batch.inside_BH)
         known_BHX = known_BH.unsqueeze(-1).expand_as(plans_BHX).clone()
         known_BHX[..., : plans_BHX.shape[-1] - self.spec.state_size] = False  # actions are never known
-        # Of the last state only the goal's entries are, as in planning.
-        if self.spec.has_goals:
+        if self.spec.has_goals:  # of a later state only the goal's entries are, as in planning
             known_BHX[:, 1:] &= self._goal_entries(plans_BHX)
         noisy_BHX = torch.where(known_BHX, plans_BHX, noisy_BHX)
         predicted_BHX = network.denoiser(noisy_BHX, levels_B, known_BH, batch.inside_BH)
@@ -73,32 +74,43 @@ class PlannerObjective:
         mean: Tensor = (errors_BHX * weights_BHX).sum() / weights_BHX.sum().clamp_min(1.0)
         return mean
 
+    def _show_goals(self, known_BH: Tensor, inside_BH: Tensor) -> None:
+        """Mark one later state of some plans as known: any of those inside, as a goal may be reached before the end."""
+        chance_B = torch.rand(len(known_BH), device=known_BH.device)
+        last_B = inside_BH.sum(1) - 1
+        place_B = (1 + (torch.rand(len(known_BH), device=known_BH.device) * last_B).long()).minimum(last_B)
+        known_BH[torch.arange(len(known_BH), device=known_BH.device), place_B] |= (
+            chance_B < self.spec.diffusion.goal_known
+        )
+
     def _goal_entries(self, plans_BHX: Tensor) -> Tensor:
         entries_X = torch.zeros(plans_BHX.shape[-1], dtype=torch.bool, device=plans_BHX.device)
         offset = plans_BHX.shape[-1] - self.spec.state_size
         entries_X[[offset + dimension for dimension in self.spec.data.goal_dimensions]] = True
         return entries_X
 
-    def _inverse(self, batch: PlanBatch, network: PlannerNetwork, states_BHS: Tensor, actions_BHA: Tensor) -> Tensor:
+    def _inverse(
+        self, batch: PlanBatch, network: PlannerNetwork, states_BHS: Tensor, actions_BHA: Tensor, moves_M: Tensor
+    ) -> Tensor:
         assert network.inverse is not None
-        predicted_BKA = network.inverse(states_BHS[:, :-1], states_BHS[:, 1:])
-        errors_BK = (predicted_BKA.float() - actions_BHA[:, :-1]).square().mean(-1)
-        return _masked_mean(errors_BK, batch.inside_BH[:, 1:])
+        predicted_BMA = network.inverse(states_BHS[:, moves_M], states_BHS[:, moves_M + 1])
+        errors_BM = (predicted_BMA.float() - actions_BHA[:, moves_M]).square().mean(-1)
+        return _masked_mean(errors_BM, batch.inside_BH[:, moves_M + 1])
 
     def _endpoint(
-        self, batch: PlanBatch, network: PlannerNetwork, average: PlannerNetwork, states_BHS: Tensor
+        self, batch: PlanBatch, network: PlannerNetwork, average: PlannerNetwork, states_BHS: Tensor, moves_M: Tensor
     ) -> Tensor:
         stitches = self.spec.value.target == "bootstrap"
-        targets_BK = (endpoint_targets if stitches else monte_carlo_targets)(batch, average, self.spec)
-        goals_BKG = network.normalise_goals(batch.goals_BHG[:, :-1]) if self.spec.has_goals else None
-        logits_BK = network.endpoint.logits(states_BHS[:, :-1], goals_BKG)
+        targets_BM = (endpoint_targets if stitches else monte_carlo_targets)(batch, average, self.spec, moves_M)
+        goals_BMG = network.normalise_goals(batch.goals_BHG[:, moves_M]) if self.spec.has_goals else None
+        logits_BM = network.endpoint.logits(states_BHS[:, moves_M], goals_BMG)
         transform = network.endpoint.transform
-        errors_BK = targets_BK - transform.values(logits_BK).detach()
+        errors_BM = targets_BM - transform.values(logits_BM).detach()
         # Returns that were seen are averaged over; only the best of what can follow is a matter of choice.
-        weights_BK = expectile_weights(errors_BK, self.spec.value.expectile if stitches else 0.5)
+        weights_BM = expectile_weights(errors_BM, self.spec.value.expectile if stitches else 0.5)
         # Where the episode ends within the move, the move is shorter, but the state it leads to is a true one.
-        moved_BK = batch.steps_BH.diff(dim=1) > 0
-        return _masked_mean(transform.loss(logits_BK, targets_BK, weights_BK), moved_BK)
+        moved_BM = (batch.steps_BH.diff(dim=1) > 0)[:, moves_M]
+        return _masked_mean(transform.loss(logits_BM, targets_BM, weights_BM), moved_BM)
 
     def _returns(
         self, batch: PlanBatch, network: PlannerNetwork, average: PlannerNetwork, plans_BHX: Tensor

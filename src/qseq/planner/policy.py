@@ -154,24 +154,37 @@ class DiffuserPolicy(Policy):
         if not due:
             return
         self._warn_of_far_goals(goals_EG)
-        goals_DG = None if goals_EG is None else goals_EG[due]
-        previous = [self.plans.get(environments[row]) for row in due]
-        olds = [plan for plan in previous if plan is not None]
-        known = len(olds) == len(due)
+        # Each begins from its own last plan, whatever the others have: two kinds of plans are two batches.
+        going_on = [row for row in due if self._continues(environments[row], goals_EG, row)]
+        for rows in (going_on, [row for row in due if row not in going_on]):
+            if rows:
+                self._plan(rows, environments, states_ES, goals_EG, warm=rows is going_on)
+
+    def _plan(
+        self, rows: list[int], environments: Sequence[int], states_ES: Tensor, goals_EG: Tensor | None, *, warm: bool
+    ) -> None:
+        olds = [self.plans[environments[row]] for row in rows] if warm else []
         plans = self.planner.plan(
-            states_ES[due],
-            goals_DG,
-            previous_EHX=torch.stack([plan.normalised_HX for plan in olds]) if known else None,
-            shift=[plan.age // self.spec.trajectory.stride for plan in olds] if known else 0,
+            states_ES[rows],
+            None if goals_EG is None else goals_EG[rows],
+            previous_EHX=torch.stack([plan.normalised_HX for plan in olds]) if warm else None,
+            shift=[plan.age // self.spec.trajectory.stride for plan in olds] if warm else 0,
             generator=self._generator,
         )
-        for number, row in enumerate(due):
+        for number, row in enumerate(rows):
             self.plans[environments[row]] = FollowedPlan(
                 states_HS=plans.states_EHS[number],
                 actions_HA=None if plans.actions_EHA is None else plans.actions_EHA[number],
                 normalised_HX=plans.normalised_EHX[number],
                 goal_G=None if goals_EG is None else goals_EG[row].clone(),
             )
+
+    def _continues(self, environment: int, goals_EG: Tensor | None, row: int) -> bool:
+        """Whether the next plan is to begin from the last one: one for another goal leads elsewhere."""
+        plan = self.plans.get(environment)
+        if plan is None or not self.planner.options.warm_start:
+            return False
+        return goals_EG is None or plan.goal_G is None or torch.equal(plan.goal_G, goals_EG[row])
 
     def _is_due(self, environment: int, goal_G: Tensor | None) -> bool:
         plan = self.plans.get(environment)
