@@ -116,8 +116,8 @@ def fit_endpoint(view: EpisodeView, *overrides: str) -> PlannerNetwork:
     average = copy.deepcopy(network)
     objective, batches = PlannerObjective(spec), PlanBatches(view, spec, batch_size=64, seed=0)
     optimiser = torch.optim.AdamW(network.endpoint.parameters(), lr=0.003, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 500)
-    for step in range(500):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 300)
+    for step in range(300):
         batch = batches.batch_at(step)
         states_BHS = network.states.normalise(batch.states_BHS)
         objective._endpoint(batch, network, average, states_BHS, MOVES).backward()
@@ -132,18 +132,18 @@ def fit_endpoint(view: EpisodeView, *overrides: str) -> PlannerNetwork:
 @pytest.mark.parametrize(("target", "stitches"), [("bootstrap", True), ("monte-carlo", False)])
 def test_bootstrapped_values_stitch_and_seen_returns_do_not(tmp_path: Path, target: str, stitches: bool) -> None:
     """From one end of the line to the other no ride goes; only a backup across rides knows how far it is."""
-    rides = [corridor(first, first + way) for first in range(0, 16) for way in (5, 8, -5) if 0 <= first + way <= 16]
-    view = write_view(tmp_path / "data", rides * 3)
+    rides = [corridor(first, first + way) for first in range(9) for way in (3, 4, -3) if 0 <= first + way <= 8]
+    view = write_view(tmp_path / "data", rides * 4)
     network = fit_endpoint(
-        view, *STATES, f"value.target={target}", "trajectory.stride=1", "value.dim=64", "value.discount=0.9",
-        "data.goal_radius=0.01",
+        view, *STATES, f"value.target={target}", "trajectory.stride=1", "value.dim=64", "value.discount=0.8",
+        "value.expectile=0.8", "data.goal_radius=0.01",
     )  # fmt: skip
-    states = torch.tensor([[0.0, 0.0], [0.8, 0.0], [1.2, 0.0]])
-    goals = torch.tensor([[1.6, 0.0]]).expand(3, -1)
+    states = torch.tensor([[0.0, 0.0], [0.4, 0.0], [0.6, 0.0]])
+    goals = torch.tensor([[0.8, 0.0]]).expand(3, -1)
     with torch.no_grad():
         values = network.endpoint(network.states.normalise(states), network.normalise_goals(goals))
-    steps = values.log() / np.log(0.9)
+    steps = values.log() / np.log(0.8)
     if stitches:
-        assert steps.tolist() == pytest.approx([16.0, 8.0, 4.0], rel=0.3)
+        assert steps.tolist() == pytest.approx([8.0, 4.0, 2.0], rel=0.3)
     else:
-        assert steps[0] > 24.0, "a way that nobody went was valued as if someone had"
+        assert steps[0] > 12.0, "a way that nobody went was valued as if someone had"
