@@ -61,6 +61,7 @@ METHODS = {
         decodings={
             "default": {},
             "10 steps": {"steps": 10},
+            "10 ddpm steps": {"steps": 10, "sampler": "ddpm"},
             "goal set": {"reach_goal": True},
             "first candidate": {"select": False},
         }

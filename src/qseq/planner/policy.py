@@ -74,12 +74,16 @@ class DiffuserPolicy(Policy):
         self.plans: dict[int, FollowedPlan] = {}
         self._generator = torch.Generator(device=network.device)
         self._warned = False
+        shape = tuple(spec.action_space["shape"])
+        self._low, self._high = (
+            torch.tensor(np.broadcast_to(np.asarray(spec.action_space[edge], np.float32), shape).copy())
+            for edge in ("low", "high")
+        )
         self.seed(seed)
 
     @property
     def observation_fields(self) -> dict[str, tuple[int, ...]]:
-        read: dict[str, tuple[int, ...]] = {self.spec.data.state_field: (self.spec.state_size,)}
-        return {**read, self.spec.data.goal_field: (self.spec.goal_size,)} if self.spec.has_goals else read
+        return self.spec.fields
 
     @property
     def action_space(self) -> dict[str, Any]:
@@ -210,13 +214,8 @@ class DiffuserPolicy(Policy):
                 ahead_ES = torch.stack([self._ahead(plan) for plan in followed])
                 normalised = (network.states.normalise(states) for states in (states_ES, ahead_ES))
                 actions_EA = network.actions.denormalise(network.inverse(*normalised))
-        shape = tuple(self.spec.action_space["shape"])
-        low, high = (
-            torch.tensor(np.broadcast_to(np.asarray(self.spec.action_space[edge], np.float32), shape).copy())
-            for edge in ("low", "high")
-        )
-        actions = actions_EA.reshape(-1, *shape)
-        return actions.clamp(low.to(actions), high.to(actions))
+        actions = actions_EA.reshape(-1, *self._low.shape)
+        return actions.clamp(self._low.to(actions), self._high.to(actions))
 
     def _ahead(self, plan: FollowedPlan) -> Tensor:
         """Where the plan is one stride after now, in a straight line between its states: [S]."""
@@ -242,8 +241,9 @@ class DiffuserPolicy(Policy):
 
 
 def write_planner(kind: str, spec: PlannerSpec, folder: Path) -> None:
-    """Write `policy.json`: all a planner needs beside its weights."""
-    write_atomic(folder / DESCRIPTION, json.dumps({"kind": kind, "qseq": qseq.__version__, **spec.to_dict()}, indent=1))
+    """Write `policy.json`: all a planner needs beside its weights, and the fields that its data must have."""
+    head = {"kind": kind, "qseq": qseq.__version__, "fields": spec.fields}
+    write_atomic(folder / DESCRIPTION, json.dumps({**head, **spec.to_dict()}, indent=1))
 
 
 def read_planner(source: str | Path, kind: str) -> tuple[PlannerNetwork, PlannerSpec]:
