@@ -34,8 +34,9 @@ COLLECTED = {("waypoints", "medium"): 1000, ("waypoints", "large"): 1000, ("stit
 COMMON = (
     "data.goal_field=desired_goal",
     "training.threads=1",
+    "training.precision=bf16",
     "training.trackers=[]",
-    "training.checkpoint_every=100000",
+    "training.checkpoint_every=1000",
 )
 # A plan is no longer than what an episode shows; the larger maze is looked through from farther away.
 SHAPES = {
@@ -60,6 +61,7 @@ METHODS = {
         decodings={
             "default": {},
             "10 steps": {"steps": 10},
+            "10 ddpm steps": {"steps": 10, "sampler": "ddpm"},
             "goal set": {"reach_goal": True},
             "first candidate": {"select": False},
         }

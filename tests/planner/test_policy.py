@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from qseq import load_policy
+from qseq.cli.main import main
 from qseq.errors import ConfigError, RequestError
 from qseq.planner.algorithm import make_trainer
 from qseq.planner.policy import DiffuserPolicy
 from qseq.registry import get_algorithm
-from tests.planner.worlds import JOINT, STATES, config_of, policy_of, walks, write_view
+from tests.planner.worlds import JOINT, SMALL, STATES, config_of, policy_of, walk, walks, write_view
 
 RETURNS = ("trajectory.stride=2", "data.state_field=state", "value.guide=true", "planning.guidance_scale=0.5")
 
@@ -65,6 +66,23 @@ def test_environments_do_not_share_plans(tmp_path: Path) -> None:
     assert torch.equal(policy.plans[7].states_HS, before)
 
 
+def test_a_warm_start_is_a_matter_of_each_environment(tmp_path: Path) -> None:
+    """Begun from an environment's own last plan for this goal, whether or not another one has just been reset."""
+    policy = policy_of(walks(tmp_path / "data"), *STATES, replan_every=1, warm_start=0.4)
+    begun: list[tuple[int, bool]] = []
+    plan = policy.planner.plan
+    policy.planner.plan = lambda states, goals, *, previous_EHX, **options: (
+        begun.append((len(states), previous_EHX is not None)),
+        plan(states, goals, previous_EHX=previous_EHX, **options),
+    )[1]
+    policy.act(observe(3))
+    policy.reset([1])
+    policy.act(observe(3, 1))
+    assert begun == [(3, False), (2, True), (1, False)]
+    policy.act(observe(3, 2, goal=0.7))
+    assert begun[3:] == [(3, False)], "the last plans lead to another goal"
+
+
 def test_the_seed_fixes_all_choices(tmp_path: Path) -> None:
     policy = policy_of(walks(tmp_path / "data"), *STATES)
     runs = []
@@ -108,6 +126,19 @@ def test_resuming_gives_the_same_numbers(tmp_path: Path) -> None:
     whole, halved = (load_policy(tmp_path / run).network for run in ("whole", "halved"))
     for one, other in zip(whole.parameters(), halved.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_the_command_line_resumes_with_data_that_fit(tmp_path: Path, capsys) -> None:
+    walks(tmp_path / "data")
+    short = replace(walk(9, 0), observations={name: np.zeros((10, 2), np.float32) for name in ("state", "goal")})
+    write_view(tmp_path / "other", [short])
+    overrides = [*SMALL, *STATES, "training.schedule=constant"]
+    command = ["train", "--algo", "diffuser", "--out", str(tmp_path / "run"), *overrides]
+    assert main([*command, "--data", str(tmp_path / "data"), "--steps", "2"]) == 0
+    assert main([*command, "--data", str(tmp_path / "data"), "--steps", "3", "--resume"]) == 0
+    assert load_policy(tmp_path / "run").spec.fields == {"state": (4,), "goal": (2,)}
+    assert main([*command, "--data", str(tmp_path / "other"), "--steps", "4", "--resume"]) == 2
+    assert "field 'state': found [2], expected [4]" in capsys.readouterr().err
 
 
 def test_observations_that_are_wrong_are_named(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def check_data(source: str, description: dict[str, Any], run: Path) -> None:
             f"{source}: action space: found {schema.action_space}, expected {description['action_space']} as in {run}; "
             "give the data the run was started with"
         )
-    for name, shape in description["fields"].items():
+    for name, shape in description.get("fields", {}).items():
         found = list(schema.fields[name].shape) if name in schema.fields else "no such field"
         if found != list(shape):
             raise RequestError(f"{source}: field '{name}': found {found}, expected {list(shape)} as in {run}")

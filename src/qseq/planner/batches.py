@@ -33,7 +33,10 @@ class PlanBatch:
         returns_B: discounted return to go of the window's first state.
         goals_BHG: a goal for each planned state, drawn in hindsight; empty without goals.
         goal_steps_BH: steps from the planned state until its goal was reached in this episode; -1 if it was not.
-        goal_known_B: the plan's last state is known, as where a goal is set.
+        goal_places_B: the planned state whose goal entries are known, as where a goal is set: any of those inside, as a
+            goal may be reached before the end; 0, the first state, where none is.
+        moves_BM: some of the moves, by the planned state they begin at. Those of one window are much alike: a few tell
+            values and inverse dynamics as much as all, for a fraction of the work.
     """
 
     states_BHS: Tensor
@@ -46,7 +49,8 @@ class PlanBatch:
     returns_B: Tensor
     goals_BHG: Tensor
     goal_steps_BH: Tensor
-    goal_known_B: Tensor
+    goal_places_B: Tensor
+    moves_BM: Tensor
 
     def to(self, device: torch.device | str) -> PlanBatch:
         """The same batch on another device."""
@@ -54,6 +58,11 @@ class PlanBatch:
 
     def __len__(self) -> int:
         return len(self.states_BHS)
+
+    def moves(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Indices into the first two dimensions: of the states where the moves begin, and where they end."""
+        rows_B1 = torch.arange(len(self), device=self.moves_BM.device)[:, None]
+        return (rows_B1, self.moves_BM), (rows_B1, self.moves_BM + 1)
 
 
 class PlanBatches:
@@ -111,7 +120,8 @@ class PlanBatches:
         acted_BH = batch.step_mask[:, at_states]
         actions_BHA = batch.actions.flatten(2).float()[:, at_states] * acted_BH.unsqueeze(-1)
         goals_BHG, goal_steps_BH = self._goals(batch, steps_BH, index)
-        draws_B = np.random.default_rng([self.seed, index, 1]).random(len(states_BHS))
+        rng = np.random.default_rng([self.seed, index, 1])
+        order_BK = np.argsort(rng.random((len(states_BHS), plan.horizon - 1)), axis=1)
         return PlanBatch(
             states_BHS=states_BHS,
             inside_BH=inside_BH,
@@ -123,8 +133,16 @@ class PlanBatches:
             returns_B=batch.returns_to_go,
             goals_BHG=goals_BHG,
             goal_steps_BH=goal_steps_BH,
-            goal_known_B=torch.from_numpy(draws_B < self.spec.diffusion.goal_known),
+            goal_places_B=self._goal_places(inside_BH, rng),
+            moves_BM=torch.from_numpy(order_BK[:, : self.spec.value.moves]),
         )
+
+    def _goal_places(self, inside_BH: Tensor, rng: np.random.Generator) -> Tensor:
+        last_B = inside_BH.sum(1) - 1
+        chance_B, where_B = torch.from_numpy(rng.random((2, len(last_B))))
+        places_B = (1 + (where_B * last_B).long()).minimum(last_B)
+        shown_B = (chance_B < self.spec.diffusion.goal_known) & self.spec.has_goals
+        return torch.where(shown_B, places_B, 0)
 
     def _goals(self, batch: Any, steps_BH: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """Goals by hindsight (Andrychowicz et al. 2017, section 3.3): what was reached later, or anywhere at all."""

@@ -73,7 +73,9 @@ class DiffusionConfig:
     first_action_weight: PositiveFloat = 10.0
     """Weight of the first action in the loss of a joint plan, as it is the one that is taken."""
     goal_known: Fraction = 0.3
-    """Share of the training plans whose last state is known, as where a goal is set; the first is always known."""
+    """Share of the training plans of which a later place is known, as where a goal is set; the first state always is.
+
+    Without `data.goal_field` there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,8 @@ class ValueConfig:
     """Sines and cosines of every input that these networks see beside it; walls are sharp."""
     future_goals: Fraction = 0.6
     """Share of the goals that are taken from what follows in the episode (hindsight); the others from anywhere."""
+    moves: PositiveInt = 5
+    """Moves of each window that endpoint value and inverse dynamics learn from in one step, drawn anew each time."""
     guide: bool = False
     """Learn a return of noisy plans, for guidance."""
     critic: bool = False

@@ -1,13 +1,13 @@
-"""Levels of noise, by the schedulers of diffusers.
+"""Levels of noise, by the schedulers of diffusers, and the steps from one to the next.
 
-Legend: T levels of noise.
+Legend: T levels of noise, N of them visited.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from qseq.errors import RequestError
@@ -43,17 +43,76 @@ def set_steps(scheduler: Any, steps: int) -> None:
     scheduler.set_timesteps(steps)
 
 
-def posterior_variances(scheduler: Any) -> Tensor:
-    """Variance of each step that `set_steps` chose, given the clean plan (Ho et al. 2020, equation 7): [steps].
+@dataclass(frozen=True)
+class DenoisingStep:
+    """From one level to the next: `of_clean * clean + of_noisy * noisy + variance ** 0.5 * noise`, if it adds noise.
 
-    It is that of the step really taken, between levels that may lie far apart.
+    Attributes:
+        level: of noise, before the step.
+        kept: share of the signal's variance at that level.
+        of_clean, of_noisy: of the clean plan that is predicted, and of the noisy one.
+        variance: of the next plan given the clean one (Ho et al. 2020, equation 7), whether noise is added or not.
+    """
+
+    level: int
+    kept: float
+    of_clean: float
+    of_noisy: float
+    variance: float
+
+
+def denoising_steps(scheduler: Any) -> list[DenoisingStep]:
+    """The steps that `set_steps` chose, between levels that may lie far apart.
+
+    DDPM (Ho et al. 2020, equation 7) and DDIM without noise (Song et al. 2021, equation 12). They are worked out here
+    for the levels that are really visited: `DDIMScheduler.step` takes these to be a fixed number apart, which with 60
+    steps for 100 levels goes half as far each time and ends in noise.
     """
     levels = [int(level) for level in scheduler.timesteps]
     kept_T = scheduler.alphas_cumprod.double()
-    now = kept_T[levels]
-    after = torch.cat([kept_T[levels[1:]], torch.ones(1, dtype=kept_T.dtype)])
-    variances: Tensor = ((1 - after) / (1 - now) * (1 - now / after)).float()
-    return variances
+    ends = [*(float(kept_T[level]) for level in levels), 1.0]
+    steps = []
+    for level, now, after in zip(levels, ends, ends[1:], strict=False):
+        variance = (1 - after) / (1 - now) * (1 - now / after)
+        if adds_noise(scheduler):
+            of_clean = after**0.5 * (1 - now / after) / (1 - now)
+            of_noisy = (now / after) ** 0.5 * (1 - after) / (1 - now)
+        else:
+            of_noisy = ((1 - after) / (1 - now)) ** 0.5
+            of_clean = after**0.5 - of_noisy * now**0.5
+        steps.append(DenoisingStep(level, now, of_clean, of_noisy, variance))
+    return steps
+
+
+def adds_noise(scheduler: Any) -> bool:
+    """Whether its steps draw fresh noise (DDPM) or not (DDIM)."""
+    return type(scheduler).__name__ == "DDPMScheduler"
+
+
+def predicted_clean(scheduler: Any, step: DenoisingStep, predicted: Tensor, noisy: Tensor) -> Tensor:
+    """The clean plan, whatever it is that the network predicts: sample, epsilon or v_prediction."""
+    kept, settings = step.kept, scheduler.config
+    if settings.prediction_type == "epsilon":
+        predicted = (noisy - (1 - kept) ** 0.5 * predicted) / kept**0.5
+    elif settings.prediction_type == "v_prediction":  # Salimans and Ho 2022, appendix D
+        predicted = kept**0.5 * noisy - (1 - kept) ** 0.5 * predicted
+    if settings.clip_sample:
+        predicted = predicted.clamp(-settings.clip_sample_range, settings.clip_sample_range)
+    return predicted
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """Raise RequestError for a scheduler that does what is not done here."""
+    settings = scheduler.config
+    for name, expected in (
+        ("prediction_type", ("sample", "epsilon", "v_prediction")),
+        ("thresholding", (False,)),
+        ("variance_type", ("fixed_small", "fixed_small_log")),
+        ("rescale_betas_zero_snr", (False,)),
+    ):
+        found = settings.get(name, expected[0])
+        if found not in expected:
+            raise RequestError(f"scheduler: found {name}={found}, expected {' or '.join(map(str, expected))}")
 
 
 def add_noise(scheduler: Any, clean: Tensor, noise: Tensor, levels_B: Tensor) -> Tensor:

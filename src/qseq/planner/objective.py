@@ -1,6 +1,7 @@
 """The losses of a planner: denoising, inverse dynamics, and the values that are asked for.
 
-Legend: B windows, H planned states, K moves between them, X entries of one planned state, S of a state, A of an action.
+Legend: B windows, H planned states, M of the moves between them, X entries of one planned state, S of a state, A of an
+action.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class PlannerObjective:
         actions_BHA = network.actions.normalise(batch.actions_BHA) * batch.acted_BH.unsqueeze(-1)
         plans_BHX = torch.cat([actions_BHA, states_BHS], dim=-1) if self.spec.plans_actions else states_BHS
         terms = {"denoising": self._denoising(batch, network, plans_BHX)}
-        if network.inverse is not None and states_BHS.shape[1] > 1:
-            terms["inverse_dynamics"] = self._inverse(batch, network, states_BHS, actions_BHA)
         if states_BHS.shape[1] > 1:
+            if network.inverse is not None:
+                terms["inverse_dynamics"] = self._inverse(batch, network, states_BHS, actions_BHA)
             terms["endpoint"] = self._endpoint(batch, network, average, states_BHS)
         terms |= self._returns(batch, network, average, plans_BHX)
         return Losses(total=torch.stack(list(terms.values())).sum(), terms=terms, parts=terms)
@@ -49,8 +50,9 @@ class PlannerObjective:
         """Weights of the denoising errors, moves inside the episode, moves made; returns are means over windows."""
         counts = {"denoising": self._known(batch)[2].sum()}
         if batch.states_BHS.shape[1] > 1:
-            counts["inverse_dynamics"] = batch.inside_BH[:, 1:].sum()
-            counts["endpoint"] = (batch.steps_BH.diff(dim=1) > 0).sum()
+            before, after = batch.moves()
+            counts["inverse_dynamics"] = batch.inside_BH[after].sum()
+            counts["endpoint"] = (batch.steps_BH.diff(dim=1) > 0)[before].sum()
         return counts
 
     def _denoising(self, batch: PlanBatch, network: PlannerNetwork, plans_BHX: Tensor) -> Tensor:
@@ -72,12 +74,10 @@ class PlannerObjective:
         offset = self.spec.action_size if self.spec.plans_actions else 0
         known_BH = torch.zeros_like(batch.inside_BH)
         known_BH[:, 0] = True
-        last_B = batch.inside_BH.sum(1) - 1
-        known_BH[torch.arange(len(last_B), device=last_B.device), last_B] |= batch.goal_known_B
+        known_BH.scatter_(1, batch.goal_places_B[:, None], True)
         known_BHX = known_BH.unsqueeze(-1).repeat(1, 1, offset + self.spec.state_size)
         known_BHX[..., :offset] = False  # actions are never known
-        # Of the last state only the goal's entries are, as in planning.
-        if self.spec.has_goals:
+        if self.spec.has_goals:  # of a later state only the goal's entries are, as in planning
             known_BHX[:, 1:] &= self._goal_entries(known_BHX)
         weights_BHX = batch.inside_BH.unsqueeze(-1).float() * ~known_BHX
         if self.spec.plans_actions:
@@ -93,24 +93,26 @@ class PlannerObjective:
 
     def _inverse(self, batch: PlanBatch, network: PlannerNetwork, states_BHS: Tensor, actions_BHA: Tensor) -> Tensor:
         assert network.inverse is not None
-        predicted_BKA = network.inverse(states_BHS[:, :-1], states_BHS[:, 1:])
-        errors_BK = (predicted_BKA.float() - actions_BHA[:, :-1]).square().mean(-1)
-        return _masked_mean(errors_BK, batch.inside_BH[:, 1:])
+        before, after = batch.moves()
+        predicted_BMA = network.inverse(states_BHS[before], states_BHS[after])
+        errors_BM = (predicted_BMA.float() - actions_BHA[before]).square().mean(-1)
+        return _masked_mean(errors_BM, batch.inside_BH[after])
 
     def _endpoint(
         self, batch: PlanBatch, network: PlannerNetwork, average: PlannerNetwork, states_BHS: Tensor
     ) -> Tensor:
+        before, _ = batch.moves()
         stitches = self.spec.value.target == "bootstrap"
-        targets_BK = (endpoint_targets if stitches else monte_carlo_targets)(batch, average, self.spec)
-        goals_BKG = network.normalise_goals(batch.goals_BHG[:, :-1]) if self.spec.has_goals else None
-        logits_BK = network.endpoint.logits(states_BHS[:, :-1], goals_BKG)
+        targets_BM = (endpoint_targets if stitches else monte_carlo_targets)(batch, average, self.spec)
+        goals_BMG = network.normalise_goals(batch.goals_BHG[before]) if self.spec.has_goals else None
+        logits_BM = network.endpoint.logits(states_BHS[before], goals_BMG)
         transform = network.endpoint.transform
-        errors_BK = targets_BK - transform.values(logits_BK).detach()
+        errors_BM = targets_BM - transform.values(logits_BM).detach()
         # Returns that were seen are averaged over; only the best of what can follow is a matter of choice.
-        weights_BK = expectile_weights(errors_BK, self.spec.value.expectile if stitches else 0.5)
+        weights_BM = expectile_weights(errors_BM, self.spec.value.expectile if stitches else 0.5)
         # Where the episode ends within the move, the move is shorter, but the state it leads to is a true one.
-        moved_BK = batch.steps_BH.diff(dim=1) > 0
-        return _masked_mean(transform.loss(logits_BK, targets_BK, weights_BK), moved_BK)
+        moved_BM = (batch.steps_BH.diff(dim=1) > 0)[before]
+        return _masked_mean(transform.loss(logits_BM, targets_BM, weights_BM), moved_BM)
 
     def _returns(
         self, batch: PlanBatch, network: PlannerNetwork, average: PlannerNetwork, plans_BHX: Tensor

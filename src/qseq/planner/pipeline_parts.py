@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from qseq.errors import DataError, RequestError
 from qseq.planner.denoisers import Denoiser, UNetDenoiser
-from qseq.planner.diffusion import make_scheduler
+from qseq.planner.diffusion import check_scheduler, make_scheduler
 from qseq.planner.normalisers import Normaliser
 from qseq.planner.policy import DiffuserPolicy, read_planner, write_planner
 from qseq.planner.spec import PlannerNetwork, PlannerSpec
@@ -106,6 +106,7 @@ class DiffusersParts(PipelineParts):
         self.value_function: Any = value_function.eval().requires_grad_(False)
         self.denoiser = unet_denoiser = UNetDenoiser(self.unet)
         self._multiple = unet_denoiser.multiple
+        check_scheduler(scheduler)
         self.scheduler, self.states, self.actions = scheduler, states, actions
         channels = int(unet_denoiser.settings.in_channels)
         if channels != states.size + actions.size:

@@ -74,12 +74,16 @@ class DiffuserPolicy(Policy):
         self.plans: dict[int, FollowedPlan] = {}
         self._generator = torch.Generator(device=network.device)
         self._warned = False
+        shape = tuple(spec.action_space["shape"])
+        self._low, self._high = (
+            torch.tensor(np.broadcast_to(np.asarray(spec.action_space[edge], np.float32), shape).copy())
+            for edge in ("low", "high")
+        )
         self.seed(seed)
 
     @property
     def observation_fields(self) -> dict[str, tuple[int, ...]]:
-        read: dict[str, tuple[int, ...]] = {self.spec.data.state_field: (self.spec.state_size,)}
-        return {**read, self.spec.data.goal_field: (self.spec.goal_size,)} if self.spec.has_goals else read
+        return self.spec.fields
 
     @property
     def action_space(self) -> dict[str, Any]:
@@ -154,24 +158,37 @@ class DiffuserPolicy(Policy):
         if not due:
             return
         self._warn_of_far_goals(goals_EG)
-        goals_DG = None if goals_EG is None else goals_EG[due]
-        previous = [self.plans.get(environments[row]) for row in due]
-        olds = [plan for plan in previous if plan is not None]
-        known = len(olds) == len(due)
+        # Each begins from its own last plan, whatever the others have: two kinds of plans are two batches.
+        going_on = [row for row in due if self._continues(environments[row], goals_EG, row)]
+        for rows in (going_on, [row for row in due if row not in going_on]):
+            if rows:
+                self._plan(rows, environments, states_ES, goals_EG, warm=rows is going_on)
+
+    def _plan(
+        self, rows: list[int], environments: Sequence[int], states_ES: Tensor, goals_EG: Tensor | None, *, warm: bool
+    ) -> None:
+        olds = [self.plans[environments[row]] for row in rows] if warm else []
         plans = self.planner.plan(
-            states_ES[due],
-            goals_DG,
-            previous_EHX=torch.stack([plan.normalised_HX for plan in olds]) if known else None,
-            shift=[plan.age // self.spec.trajectory.stride for plan in olds] if known else 0,
+            states_ES[rows],
+            None if goals_EG is None else goals_EG[rows],
+            previous_EHX=torch.stack([plan.normalised_HX for plan in olds]) if warm else None,
+            shift=[plan.age // self.spec.trajectory.stride for plan in olds] if warm else 0,
             generator=self._generator,
         )
-        for number, row in enumerate(due):
+        for number, row in enumerate(rows):
             self.plans[environments[row]] = FollowedPlan(
                 states_HS=plans.states_EHS[number],
                 actions_HA=None if plans.actions_EHA is None else plans.actions_EHA[number],
                 normalised_HX=plans.normalised_EHX[number],
                 goal_G=None if goals_EG is None else goals_EG[row].clone(),
             )
+
+    def _continues(self, environment: int, goals_EG: Tensor | None, row: int) -> bool:
+        """Whether the next plan is to begin from the last one: one for another goal leads elsewhere."""
+        plan = self.plans.get(environment)
+        if plan is None or not self.planner.options.warm_start:
+            return False
+        return goals_EG is None or plan.goal_G is None or torch.equal(plan.goal_G, goals_EG[row])
 
     def _is_due(self, environment: int, goal_G: Tensor | None) -> bool:
         plan = self.plans.get(environment)
@@ -197,13 +214,8 @@ class DiffuserPolicy(Policy):
                 ahead_ES = torch.stack([self._ahead(plan) for plan in followed])
                 normalised = (network.states.normalise(states) for states in (states_ES, ahead_ES))
                 actions_EA = network.actions.denormalise(network.inverse(*normalised))
-        shape = tuple(self.spec.action_space["shape"])
-        low, high = (
-            torch.tensor(np.broadcast_to(np.asarray(self.spec.action_space[edge], np.float32), shape).copy())
-            for edge in ("low", "high")
-        )
-        actions = actions_EA.reshape(-1, *shape)
-        return actions.clamp(low.to(actions), high.to(actions))
+        actions = actions_EA.reshape(-1, *self._low.shape)
+        return actions.clamp(self._low.to(actions), self._high.to(actions))
 
     def _ahead(self, plan: FollowedPlan) -> Tensor:
         """Where the plan is one stride after now, in a straight line between its states: [S]."""
@@ -229,8 +241,9 @@ class DiffuserPolicy(Policy):
 
 
 def write_planner(kind: str, spec: PlannerSpec, folder: Path) -> None:
-    """Write `policy.json`: all a planner needs beside its weights."""
-    write_atomic(folder / DESCRIPTION, json.dumps({"kind": kind, "qseq": qseq.__version__, **spec.to_dict()}, indent=1))
+    """Write `policy.json`: all a planner needs beside its weights, and the fields that its data must have."""
+    head = {"kind": kind, "qseq": qseq.__version__, "fields": spec.fields}
+    write_atomic(folder / DESCRIPTION, json.dumps({**head, **spec.to_dict()}, indent=1))
 
 
 def read_planner(source: str | Path, kind: str) -> tuple[PlannerNetwork, PlannerSpec]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qseq.planner.diffusion import posterior_variances
+from qseq.planner.diffusion import adds_noise, denoising_steps, predicted_clean
 
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(noisy plans [C, H, X], level int64 [1], known states bool [C, H]) -> prediction [C, H, X]."""
@@ -65,7 +65,7 @@ class Guidance:
     pushes: int = 2
     unguided: int = 2
 
-    def push(self, plans_CHX: Tensor, level_1: Tensor, variance: Tensor, known: Known) -> Tensor:
+    def push(self, plans_CHX: Tensor, level_1: Tensor, variance: float, known: Known) -> Tensor:
         """The plans after all pushes of one denoising step; without gradient history."""
         for _ in range(self.pushes):
             with torch.enable_grad():
@@ -104,22 +104,27 @@ def sample_plans(
         shape, device = known.values_CHX.shape, known.values_CHX.device
         noise_CHX = temperature * torch.randn(shape, generator=generator, device=device)
         levels = scheduler.timesteps.to(device)
-        variances = posterior_variances(scheduler).to(device)
+        steps = denoising_steps(scheduler)
+        noisy_steps = adds_noise(scheduler)
         first = 0
         if start_CHX is not None:
-            first = min(max(round((1.0 - start_share) * len(levels)), 0), len(levels) - 1)
+            first = min(max(round((1.0 - start_share) * len(steps)), 0), len(steps) - 1)
             noise_CHX = scheduler.add_noise(start_CHX, noise_CHX, levels[first : first + 1])
         plans_CHX = known.hold(noise_CHX)
         known_CH = known.states
         if trace is not None:
             trace.append(plans_CHX.clone())
-        for number in range(first, len(levels)):
+        for number, step in enumerate(steps[first:], start=first):
             level_1 = levels[number : number + 1]
-            if guidance is not None and number < len(levels) - guidance.unguided:
-                plans_CHX = guidance.push(plans_CHX, level_1, variances[number], known)
+            if guidance is not None and number < len(steps) - guidance.unguided:
+                plans_CHX = guidance.push(plans_CHX, level_1, step.variance, known)
             predicted_CHX = denoise(plans_CHX, level_1, known_CH).to(plans_CHX.dtype)
-            step = scheduler.step(predicted_CHX, int(level_1), plans_CHX, generator=generator, return_dict=False)
-            plans_CHX = known.hold(step[0])
+            clean_CHX = predicted_clean(scheduler, step, predicted_CHX, plans_CHX)
+            plans_CHX = step.of_clean * clean_CHX + step.of_noisy * plans_CHX
+            if noisy_steps and step.variance > 0.0:
+                fresh_CHX = torch.randn(shape, generator=generator, device=device)
+                plans_CHX = plans_CHX + step.variance**0.5 * fresh_CHX
+            plans_CHX = known.hold(plans_CHX)
             if trace is not None:
                 trace.append(plans_CHX.clone())
         return plans_CHX.detach()

@@ -63,6 +63,12 @@ class PlannerSpec:
         return len(self.data.goal_dimensions) if self.has_goals else 0
 
     @property
+    def fields(self) -> dict[str, tuple[int, ...]]:
+        """What it reads of an observation: name -> shape."""
+        read: dict[str, tuple[int, ...]] = {self.data.state_field: (self.state_size,)}
+        return {**read, self.data.goal_field: (self.goal_size,)} if self.has_goals else read
+
+    @property
     def plans_actions(self) -> bool:
         return self.trajectory.contents == "states-actions"
 
@@ -81,7 +87,9 @@ class PlannerSpec:
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> PlannerSpec:
         """Raises ConfigError if it does not describe a planner."""
-        return from_dict(cls, {key: value for key, value in description.items() if key not in ("kind", "qseq")})
+        return from_dict(
+            cls, {key: value for key, value in description.items() if key not in ("kind", "qseq", "fields")}
+        )
 
 
 class PlannerNetwork(nn.Module):

@@ -1,7 +1,7 @@
 """What the values of a planner are fitted to. The library's `token_backup` is the only backup here.
 
-Legend: B windows, H planned states, K = H - 1 moves between them, N steps of a window, S entries of a state, G of a
-goal.
+Legend: B windows, H planned states, K = H - 1 moves between them, M of these moves, N steps of a window, S entries of a
+state, G of a goal.
 """
 
 from __future__ import annotations
@@ -36,38 +36,39 @@ def move_rewards(batch: PlanBatch, spec: PlannerSpec) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def endpoint_targets(batch: PlanBatch, network: PlannerNetwork, spec: PlannerSpec) -> Tensor:
-    """Targets of the endpoint value of the states but the last, by one move and the value after it: [B, K].
+    """Targets of the endpoint value of the states where some moves begin, by one move and the value after it: [B, M].
 
     For a goal: 1 where the state is at its goal, else what the move leads to; being there ends it, whatever the
     episode did then.
     """
-    states_BHS = batch.states_BHS
+    before, after = batch.moves()
+    next_BMS = network.states.normalise(batch.states_BHS[after])
     if not spec.has_goals:
         rewards_BK, discounts_BK = move_rewards(batch, spec)
-        next_BK = network.endpoint(network.states.normalise(states_BHS[:, 1:]))
-        return token_backup(rewards_BK, discounts_BK, next_BK)
-    goals_BKG = batch.goals_BHG[:, :-1]
-    here_BK = reached(states_BHS[:, :-1], goals_BKG, network.goal_dimensions, spec.data.goal_radius)
-    next_BK = network.endpoint(network.states.normalise(states_BHS[:, 1:]), network.normalise_goals(goals_BKG))
-    steps_BK = batch.steps_BH.diff(dim=1).to(next_BK.dtype)
-    discounts_BK = (spec.value.discount**steps_BK).masked_fill(here_BK, 0.0)
-    return token_backup(here_BK.to(next_BK), discounts_BK, next_BK)
+        return token_backup(rewards_BK[before], discounts_BK[before], network.endpoint(next_BMS))
+    goals_BMG = batch.goals_BHG[before]
+    here_BM = reached(batch.states_BHS[before], goals_BMG, network.goal_dimensions, spec.data.goal_radius)
+    next_BM = network.endpoint(next_BMS, network.normalise_goals(goals_BMG))
+    steps_BM = batch.steps_BH.diff(dim=1)[before].to(next_BM.dtype)
+    discounts_BM = (spec.value.discount**steps_BM).masked_fill(here_BM, 0.0)
+    return token_backup(here_BM.to(next_BM), discounts_BM, next_BM)
 
 
 @torch.no_grad()
 def monte_carlo_targets(batch: PlanBatch, network: PlannerNetwork, spec: PlannerSpec) -> Tensor:
-    """The same, but what was seen in this very episode: nothing is passed from one episode to another. [B, K]."""
+    """The same, but what was seen in this very episode: nothing is passed from one episode to another. [B, M]."""
+    before, _ = batch.moves()
     if not spec.has_goals:
         rewards_BK, discounts_BK = move_rewards(batch, spec)
         to_go = [batch.returns_B / spec.return_scale]
         for move in range(rewards_BK.shape[1] - 1):
             discount_B = discounts_BK[:, move].clamp_min(1e-6)
             to_go.append((to_go[-1] - rewards_BK[:, move]) / discount_B)
-        return torch.stack(to_go, dim=1)
-    goals_BKG, steps_BK = batch.goals_BHG[:, :-1], batch.goal_steps_BH[:, :-1]
-    here_BK = reached(batch.states_BHS[:, :-1], goals_BKG, network.goal_dimensions, spec.data.goal_radius)
-    seen_BK = torch.where(steps_BK >= 0, spec.value.discount ** steps_BK.clamp_min(0).float(), 0.0)
-    return torch.where(here_BK, torch.ones_like(seen_BK), seen_BK)
+        return torch.stack(to_go, dim=1)[before]
+    goals_BMG, steps_BM = batch.goals_BHG[before], batch.goal_steps_BH[before]
+    here_BM = reached(batch.states_BHS[before], goals_BMG, network.goal_dimensions, spec.data.goal_radius)
+    seen_BM = torch.where(steps_BM >= 0, spec.value.discount ** steps_BM.clamp_min(0).float(), 0.0)
+    return torch.where(here_BM, torch.ones_like(seen_BM), seen_BM)
 
 
 def expectile_weights(errors: Tensor, expectile: float) -> Tensor:
