@@ -123,6 +123,26 @@ def test_sampled_pull_is_right_on_average() -> None:
     assert float(torch.stack(drawn).mean()) == pytest.approx(float(exact.terms["conservative"]), rel=0.05)
 
 
+def test_the_softmax_pulls_every_critic() -> None:
+    """Each critic is trained on its own prediction: of the least of them only, the other would be free to rise."""
+    config = TextObjectiveConfig(conservative="softmax", td_weight=1e-9, conservative_weight=1.0, cloning_weight=0.0)
+    model = model_for(config, twin_critics=True)
+    _, grads = gradients(model, batch_of(TEXTS), TextObjective(config))
+    norms = grads["q_head.rows.weight_CVD"].flatten(1).norm(dim=1)
+    with torch.no_grad():
+        assert model.q_head is not None
+        model.q_head.rows.weight_CVD.copy_(model.q_head.rows.weight_CVD.flip(0))
+        model.q_head.offset.copy_(model.q_head.offset.flip(0))
+    _, flipped = gradients(model, batch_of(TEXTS), TextObjective(config))
+    assert norms.min() > 0.0
+    assert torch.allclose(flipped["q_head.rows.weight_CVD"].flip(0), grads["q_head.rows.weight_CVD"], atol=1e-7)
+    # The gradient of one critic does not depend on the other.
+    with torch.no_grad():
+        model.q_head.rows.weight_CVD[1].zero_()
+    _, alone = gradients(model, batch_of(TEXTS), TextObjective(config))
+    assert torch.allclose(alone["q_head.rows.weight_CVD"][0], flipped["q_head.rows.weight_CVD"][0], atol=1e-7)
+
+
 def test_a_cut_off_text_goes_on_and_an_ended_one_does_not() -> None:
     ended, cut = (
         TextWorld(turns=1).text((2, 3, 4), terminated=True),

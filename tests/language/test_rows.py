@@ -94,6 +94,35 @@ def test_a_conversation_cut_off_ends_where_the_policy_would_speak() -> None:
     assert not whole(encoder({"messages": [*CHAT, last], "reward": 1.0}, 0)).endswith("<|assistant|>")
 
 
+@pytest.mark.parametrize("template", [None, CHATML])
+def test_a_message_cut_off_is_not_over(template: str | None) -> None:
+    """The end token that the template puts there was never said, and the value goes on within the turn."""
+    tokenizer = build_tokenizer("characters", ["abcdefgh: <|>userassistant"])
+    if template is not None:
+        tokenizer.chat_template = template
+    encoder = TextEncoder(tokenizer, max_length=199)
+    text = encoder({"messages": CHAT, "rewards": [1.0, -1.0], "truncated": True}, 0)
+    assert said(text) == "bc</s>f"
+    assert text.actions[-1] == len(text.input_ids) - 1
+    assert text.rewards.tolist() == [0.0, 0.0, 1.0, -1.0]
+    assert text.turn_ends.tolist() == [False, False, True, False]
+    assert not ENCODER({"prompt": "a", "completion": "b", "reward": 1.0, "truncated": True}, 0).turn_ends.any()
+    cut_off = {"input_ids": [1, 5, 6], "action_mask": [0, 1, 1], "reward": 1.0, "truncated": True}
+    assert not ENCODER(cut_off, 0).turn_ends.any()
+
+
+def test_a_text_too_long_is_cut_where_the_policy_decides() -> None:
+    """What a value goes on from is learnt only in states in which the policy decides."""
+    row = {"input_ids": [1, 5, 6, 7, 8, 5, 6], "action_mask": [0, 1, 1, 0, 0, 1, 1], "rewards": [0, 1, 2, 0, 0, 3, 4]}
+    found = {}
+    for length in (2, 3, 4, 5, 6):
+        text = TextEncoder(TOKENIZER, max_length=length, cut=True)(row, 0)
+        found[length] = (len(text.input_ids), text.rewards.tolist())
+        assert len(text.input_ids) in (1, 2, 5, 6)  # the positions of the policy's tokens
+        assert not text.terminated
+    assert found == {2: (2, [1.0]), 3: (2, [1.0]), 4: (2, [1.0]), 5: (5, [1.0, 2.0]), 6: (6, [1.0, 2.0, 3.0])}
+
+
 def test_pretokenised_rows() -> None:
     row = {"input_ids": [1, 5, 6, 7, 8], "action_mask": [0, 1, 1, 0, 1], "rewards": [0, 0, -1, 0, 2.0]}
     text = ENCODER(row, 0)
@@ -152,6 +181,15 @@ def test_bad_rows_are_named(name: str) -> None:
         ENCODER(row, 17)
     assert str(caught.value).startswith("row 17")
     assert "\n" not in str(caught.value)
+
+
+def test_a_turn_ends_with_one_token() -> None:
+    """Decoding stops at a token: an end of several, or an unknown one, would stop it anywhere."""
+    encoder = TextEncoder(TOKENIZER, max_length=40, turn_end="\n")
+    assert said(encoder({"prompt": "a", "completion": "b", "reward": 1.0}, 0)) == "b\n"
+    for end in ("ab", "", "#"):
+        with pytest.raises(ConfigError, match=r"data\.turn_end: found .* expected one token"):
+            TextEncoder(TOKENIZER, max_length=40, turn_end=end)
 
 
 def test_tokenizers_without_what_is_needed() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from qseq.errors import DataError, RequestError
+from qseq.errors import ConfigError, DataError, RequestError
 from qseq.language.batch import TokenisedText
 from qseq.language.rows import Row, form_of, require_reward
 
@@ -34,7 +35,10 @@ class TextEncoder:
         tokenizer: with an end token.
         max_length: longest text in tokens.
         cut: shorten longer ones, which then count as truncated, rather than refuse them.
-        turn_end: what ends a completion; None is the tokenizer's end token.
+        turn_end: what ends a completion, one token; None is the tokenizer's end token.
+
+    Raises:
+        ConfigError: `turn_end` is no token of the tokenizer.
     """
 
     def __init__(
@@ -48,7 +52,14 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.cut = cut
+        # Worlds of few texts say the same again and again.
+        self._known = lru_cache(maxsize=2**12)(self._cut)
         self.end: list[int] = [tokenizer.eos_token_id] if turn_end is None else self._tokens(turn_end)
+        if len(self.end) != 1 or (turn_end is not None and self.end[0] == tokenizer.unk_token_id):
+            found = tokenizer.convert_ids_to_tokens(self.end)
+            raise ConfigError(
+                f"data.turn_end: found {turn_end!r}, which is {found}, expected one token the model knows"
+            )
 
     def __call__(self, row: Row, number: int) -> TokenisedText:
         """The row as tokens.
@@ -94,7 +105,10 @@ class TextEncoder:
     # --- text ----------------------------------------------------------------------------------------------------
 
     def _tokens(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self._known(text))
+
+    def _cut(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _completion(self, text: str, terminated: bool, number: int) -> Piece:
         tokens = self._tokens(text)
@@ -117,14 +131,23 @@ class TextEncoder:
                 f"row {number}: messages: the tokenizer has no chat template, expected one to lay them out; "
                 "set tokenizer.chat_template and save the tokenizer"
             )
-        # Where it was cut off after someone else, the state to go on from is the one in which the policy would speak.
-        goes_on = not terminated and messages[-1]["role"] != "assistant"
-        return self._laid_out(messages, number, asks=goes_on)
+        # The state to go on from is one in which the policy speaks: after someone else's message, or within its own.
+        speaks_last = messages[-1]["role"] == "assistant"
+        return self._laid_out(
+            messages, number, asks=not terminated and not speaks_last, unfinished=not terminated and speaks_last
+        )
 
-    def _laid_out(self, messages: Sequence[Mapping[str, str]], number: int, *, asks: bool) -> list[Piece]:
-        """A conversation as the chat template has it, with `asks` up to where the policy speaks next."""
+    def _laid_out(
+        self, messages: Sequence[Mapping[str, str]], number: int, *, asks: bool, unfinished: bool = False
+    ) -> list[Piece]:
+        """A conversation as the chat template has it.
+
+        Args:
+            asks: up to where the policy speaks next.
+            unfinished: the last message, the policy's, was cut off: what the template ends it with was not said.
+        """
         pieces: list[Piece] = []
-        shown = ""
+        shown = after = ""
         for place, message in enumerate(messages):
             if message["role"] != "assistant":
                 continue
@@ -138,13 +161,16 @@ class TextEncoder:
             said = after[len(before) :]
             # What templates put after the end token, such as a line break, nobody says.
             end = said.rfind(self.tokenizer.eos_token)
-            said = said if end < 0 else said[: end + len(self.tokenizer.eos_token)]
+            cut_off = unfinished and place == len(messages) - 1
+            said = said if end < 0 else said[: end + (0 if cut_off else len(self.tokenizer.eos_token))]
             pieces += [
                 Piece(self._tokens(before[len(shown) :]), by_policy=False),
                 Piece(self._tokens(said), by_policy=True),
             ]
             shown = before + said
-        rest = self._render(messages, number, asks=asks)
+        if unfinished:
+            return pieces
+        rest = after if messages[-1]["role"] == "assistant" and not asks else self._render(messages, number, asks=asks)
         if rest.startswith(shown) and len(rest) > len(shown):
             pieces.append(Piece(self._tokens(rest[len(shown) :]), by_policy=False))
         return pieces
@@ -171,13 +197,10 @@ class TextEncoder:
         if actions and actions[0] == 0:
             tokens, actions = [self.tokenizer.eos_token_id, *tokens], [place + 1 for place in actions]
         turn_ends = np.array(ends)
-        return TokenisedText(
-            input_ids=np.array(tokens),
-            actions=np.array(actions),
-            rewards=_placed(row, number, turn_ends, terminated, len(self.end)),
-            turn_ends=turn_ends,
-            terminated=terminated,
-        )
+        rewards = _placed(row, number, turn_ends, terminated, len(self.end))
+        if not terminated and pieces[-1].by_policy:
+            turn_ends[-1] = False
+        return TokenisedText(np.array(tokens), np.array(actions), rewards, turn_ends, terminated)
 
     def _pretokenised(self, row: Row, number: int, terminated: bool) -> TokenisedText:
         tokens = np.asarray(row["input_ids"], dtype=np.int64)
@@ -205,23 +228,26 @@ class TextEncoder:
             rewards = whole[actions]
         else:
             rewards = _placed(row, number, turn_ends, False, 0)
+        if not terminated and mask[-1]:
+            turn_ends[-1] = False
         return TokenisedText(tokens, actions, rewards, turn_ends, terminated)
 
     def _fitted(self, text: TokenisedText, number: int) -> TokenisedText:
         if len(text.input_ids) <= self.max_length:
             return text
-        kept = text.actions < self.max_length
+        length = self.max_length
+        kept = text.actions < length
+        if kept.any() and length not in text.actions:
+            # Others speak here. The value must go on from a state in which the policy does: that of its last token.
+            length = text.actions[kept][-1]
+            kept = text.actions < length
         if not self.cut or not kept.any():
             raise DataError(
                 f"row {number}: found {len(text.input_ids)} tokens, expected at most {self.max_length}, the longest "
                 "the model reads; data.too_long=cut shortens texts that the policy has begun by then"
             )
         return TokenisedText(
-            text.input_ids[: self.max_length],
-            text.actions[kept],
-            text.rewards[kept],
-            text.turn_ends[kept],
-            terminated=False,
+            text.input_ids[:length], text.actions[kept], text.rewards[kept], text.turn_ends[kept], terminated=False
         )
 
     @staticmethod
