@@ -75,6 +75,31 @@ def test_conversations(template: str | None) -> None:
     assert rendered.startswith(whole(text).rstrip("\n"))
 
 
+def test_marks_of_the_template_say_the_same_as_its_prefixes() -> None:
+    """Both ways to find the assistant's tokens; with marks a conversation is rendered once."""
+    marked = CHATML.replace(
+        "<|{{ m['role'] }}|>{{ m['content'] }}{{ eos_token }}\n",
+        "<|{{ m['role'] }}|>{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}{{ eos_token }}\n"
+        "{% endgeneration %}{% else %}{{ m['content'] }}{{ eos_token }}\n{% endif %}",
+    )
+    found = []
+    for template in (CHATML, marked):
+        tokenizer = build_tokenizer("characters", ["abcdefgh: <|>userassistant"])
+        tokenizer.chat_template = template
+        encoder = TextEncoder(tokenizer, max_length=199)
+        texts = [
+            encoder({"messages": messages, "reward": 1.0, "truncated": truncated}, 0)
+            for messages in (CHAT, CHAT[:3], [*CHAT[:2], CHAT[1]])
+            for truncated in (False, True)
+        ]
+        prompts = [encoder.conversation_tokens(messages) for messages in (CHAT, CHAT[:3])]
+        found.append((texts, prompts))
+    for plain, with_marks in zip(found[0][0], found[1][0], strict=True):
+        for name in ("input_ids", "actions", "rewards", "turn_ends"):
+            assert np.array_equal(getattr(plain, name), getattr(with_marks, name)), name
+    assert found[0][1] == found[1][1]
+
+
 def test_a_last_word_of_the_environment_is_state() -> None:
     text = ENCODER({"messages": [*CHAT, {"role": "user", "content": "gh"}], "reward": 1.0, "truncated": True}, 0)
     assert whole(text).endswith("f</s>gh\n")
