@@ -22,11 +22,12 @@ class Task:
     pieces: tuple[int, int] | None = None
     """Games are cut into pieces of so many turns; None trains on whole games."""
     recent_turns: int | None = None
-    """Turns that the policy is shown when it plays."""
+    """Turns that the policy is shown when it plays, and that the value of a piece goes on from."""
     tokens: int
     """Context of the model; more than the data need, as a policy may say more than they do."""
     width: int = 64
     depth: int = 2
+    heads: int = 4
     steps: int
     batch_size: int = 64
     learning_rate: float = 1e-3

@@ -109,7 +109,11 @@ def make_rows(cell: Cell, task: Task, method: Method, arguments: dict[str, Any])
         games = sorted(games, key=return_of, reverse=True)[:count]
     rng = np.random.default_rng([PIECES_SEED, cell.seed])
     if task.pieces is not None:
-        games = [piece for game in games for piece in cut_row(game, task.pieces, rng, fold_returns=method.fold_returns)]
+        games = [
+            piece
+            for game in games
+            for piece in cut_row(game, task.pieces, rng, window=task.recent_turns, fold_returns=method.fold_returns)
+        ]
     path = WORK / "data" / f"{cell.folder.name}.jsonl"
     write_rows(path, games)
     return path, statistics
@@ -127,7 +131,7 @@ def train(cell: Cell, task: Task, method: Method, arguments: dict[str, Any], row
     settings = {
         "n_embd": task.width,
         "n_layer": task.depth,
-        "n_head": max(1, task.width // 32),
+        "n_head": task.heads,
         "n_positions": task.tokens,
         "resid_pdrop": 0.0,
         "embd_pdrop": 0.0,

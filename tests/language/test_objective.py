@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +19,11 @@ from qseq.language.values import ReturnRange
 from qseq.training.moving_average import MovingAverage
 
 RANGE = ReturnRange(-4.0, 4.0)
-TEXTS = [*TextWorld(turns=1).texts(), *TextWorld(chance=True, turns=3).texts(cut=True)[:9]]
+TEXTS = [
+    *TextWorld(turns=1).texts(),
+    *TextWorld(chance=True, turns=3).texts(cut=True)[:9],
+    *TextWorld(chance=True, seed=1).texts(cut=True, elsewhere=True)[1:4:2],
+]
 LEARNERS = {
     "max": TextObjectiveConfig(),
     "expectile": TextObjectiveConfig(bootstrap="expectile"),
@@ -155,6 +161,22 @@ def test_a_cut_off_text_goes_on_and_an_ended_one_does_not() -> None:
     # States: two of the first text, then three of the second, the last one after its last token.
     expected = batch.rewards + torch.tensor([[1.0, 0.0], [3.0, 0.9 * 4.0]])
     assert torch.allclose(targets, expected)
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_a_text_may_go_on_in_another(padding: str) -> None:
+    """Its last token is followed by the end of a row of its own, which holds no token of the policy."""
+    world = TextWorld(turns=1)
+    cut = replace(world.text((2, 3, 4), terminated=False), next_ids=np.array([2, 3, 4, 6, 5]))
+    batch = batch_of([cut, world.text((2, 4, 4), terminated=True)], padding)
+    assert (len(batch), len(batch.input_ids)) == (2, 3)
+    place = {"left": [2, 3, 14, 7, 8], "right": [0, 1, 14, 5, 6]}[padding]
+    assert batch.states.tolist() == place
+    assert batch.labels.tolist() == [3, 4, -1, 4, 4]
+    assert batch.following.tolist() == [[1, 2], [4, 4]]
+    assert batch.discounts[0].tolist() == [1.0, pytest.approx(0.9)]
+    assert batch.input_ids.flatten()[14] == 5
+    assert int(batch.attention_mask.sum()) == 3 + 3 + 5
 
 
 def test_a_turn_ends_in_the_state_after_the_reply() -> None:

@@ -136,6 +136,20 @@ def test_a_message_cut_off_is_not_over(template: str | None) -> None:
     assert not ENCODER(cut_off, 0).turn_ends.any()
 
 
+def test_a_text_goes_on_in_another() -> None:
+    cut = {"reward": 1.0, "truncated": True}
+    text = ENCODER({"messages": CHAT[:2], "next_messages": CHAT[2:3], **cut}, 0)
+    assert (whole(text), said(text), text.terminated) == ("<s>a\nbc</s>", "bc</s>", False)
+    assert text.turn_ends[-1]  # this turn is over
+    assert text.next_ids is not None
+    assert TOKENIZER.decode(text.next_ids) == "<s>de\n"
+    assert text.next_ids.tolist() == ENCODER.conversation_tokens(CHAT[2:3])  # as the policy will see it
+    text = ENCODER({"prompt": "a", "completion": "b", "next_prompt": "c", **cut}, 0)
+    assert said(text) == "b</s>"
+    assert text.next_ids is not None
+    assert TOKENIZER.decode(text.next_ids) == "<s>c"
+
+
 def test_a_text_too_long_is_cut_where_the_policy_decides() -> None:
     """What a value goes on from is learnt only in states in which the policy decides."""
     row = {"input_ids": [1, 5, 6, 7, 8, 5, 6], "action_mask": [0, 1, 1, 0, 0, 1, 1], "rewards": [0, 1, 2, 0, 0, 3, 4]}
@@ -183,6 +197,15 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "text for reward": ({**GOOD, "reward": "much"}, "reward: found 'much'"),
     "empty completion": ({**GOOD, "completion": ""}, "completion: found no tokens"),
     "number for prompt": ({**GOOD, "prompt": 3}, "prompt: found a int, expected a text"),
+    "goes on after its end": ({**GOOD, "next_prompt": "b"}, "next_prompt: found it beside a text that ended"),
+    "goes on too long": (
+        {**GOOD, "truncated": True, "next_prompt": "b" * 60},
+        "next_prompt: found 61 tokens, expected 1 to 40",
+    ),
+    "goes on without a role": (
+        {**GOOD, "truncated": True, "next_messages": [{"content": "b"}]},
+        r"next_messages\[0\]: found .* expected a role and a content",
+    ),
     "two ends": ({**GOOD, "terminated": True, "truncated": True}, "terminated and truncated"),
     "odd end": ({**GOOD, "truncated": "no"}, "truncated: found 'no'"),
     "nobody spoke": ({"messages": CHAT[:1], "reward": 1}, "found none of the assistant"),

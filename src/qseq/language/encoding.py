@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -77,16 +78,20 @@ class TextEncoder:
         form = form_of(row, number)
         require_reward(row, number)
         terminated = self._ended(row, number)
+        next_ids = self._next_tokens(row, terminated, number)
+        # What goes on in another text is over in this one.
+        over = terminated or next_ids is not None
         if "input_ids" in form:
-            return self._fitted(self._pretokenised(row, number, terminated), number)
-        if "messages" in form:
-            pieces = self._conversation(row["messages"], terminated, number)
+            text = self._pretokenised(row, number, over)
+        elif "messages" in form:
+            text = self._joined(self._conversation(row["messages"], over, number), row, number, over)
         else:
             pieces = [
                 Piece(self.prompt_tokens(_text(row, "prompt", number)), by_policy=False),
-                self._completion(_text(row, "completion", number), terminated, number),
+                self._completion(_text(row, "completion", number), over, number),
             ]
-        return self._fitted(self._joined(pieces, row, number, terminated), number)
+            text = self._joined(pieces, row, number, over)
+        return self._fitted(replace(text, terminated=terminated, next_ids=next_ids), number)
 
     def prompt_tokens(self, prompt: str) -> list[int]:
         """The tokens of a prompt, with a start token where the tokenizer puts one.
@@ -114,32 +119,50 @@ class TextEncoder:
     def _cut(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _completion(self, text: str, terminated: bool, number: int) -> Piece:
+    def _completion(self, text: str, over: bool, number: int) -> Piece:
         tokens = self._tokens(text)
         if not tokens:
             raise DataError(f"row {number}: completion: found no tokens, expected at least one")
-        if terminated and tokens[-len(self.end) :] != self.end:
+        if over and tokens[-len(self.end) :] != self.end:
             tokens = tokens + self.end
         return Piece(tokens, by_policy=True)
 
-    def _conversation(self, messages: Any, terminated: bool, number: int) -> list[Piece]:
+    def _next_tokens(self, row: Row, terminated: bool, number: int) -> NDArray[np.int64] | None:
+        """The text in whose end the policy speaks next, where the row names one."""
+        name = next((name for name in ("next_prompt", "next_messages") if row.get(name) is not None), None)
+        if name is None:
+            return None
+        if terminated:
+            raise DataError(f"row {number}: {name}: found it beside a text that ended, expected truncated: true")
+        if name == "next_prompt":
+            tokens = self.prompt_tokens(_text(row, name, number))
+        else:
+            self._check_messages(row[name], name, number)
+            tokens = [token for piece in self._laid_out(row[name], number, asks=True) for token in piece.tokens]
+        if not 0 < len(tokens) <= self.max_length:
+            raise DataError(f"row {number}: {name}: found {len(tokens)} tokens, expected 1 to {self.max_length}")
+        return np.array(tokens)
+
+    def _check_messages(self, messages: Any, name: str, number: int) -> None:
         for place, message in enumerate(messages):
             if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-                raise DataError(f"row {number}: messages[{place}]: found {message!r}, expected a role and a content")
+                raise DataError(f"row {number}: {name}[{place}]: found {message!r}, expected a role and a content")
+        if not self.tokenizer.chat_template:
+            raise DataError(
+                f"row {number}: {name}: the tokenizer has no chat template, expected one to lay them out; "
+                "set tokenizer.chat_template and save the tokenizer"
+            )
+
+    def _conversation(self, messages: Any, over: bool, number: int) -> list[Piece]:
+        self._check_messages(messages, "messages", number)
+        for place, message in enumerate(messages):
             if message["role"] == "assistant" and not str(message["content"]):
                 raise DataError(f"row {number}: messages[{place}]: found an empty message of the assistant")
         if not any(message["role"] == "assistant" for message in messages):
             raise DataError(f"row {number}: messages: found none of the assistant, expected at least one")
-        if not self.tokenizer.chat_template:
-            raise DataError(
-                f"row {number}: messages: the tokenizer has no chat template, expected one to lay them out; "
-                "set tokenizer.chat_template and save the tokenizer"
-            )
         # The state to go on from is one in which the policy speaks: after someone else's message, or within its own.
         speaks_last = messages[-1]["role"] == "assistant"
-        return self._laid_out(
-            messages, number, asks=not terminated and not speaks_last, unfinished=not terminated and speaks_last
-        )
+        return self._laid_out(messages, number, asks=not over and not speaks_last, unfinished=not over and speaks_last)
 
     def _laid_out(
         self, messages: Sequence[Mapping[str, str]], number: int, *, asks: bool, unfinished: bool = False
@@ -214,7 +237,7 @@ class TextEncoder:
 
     # --- tokens --------------------------------------------------------------------------------------------------
 
-    def _joined(self, pieces: Sequence[Piece], row: Row, number: int, terminated: bool) -> TokenisedText:
+    def _joined(self, pieces: Sequence[Piece], row: Row, number: int, over: bool) -> TokenisedText:
         tokens: list[int] = []
         actions: list[int] = []
         ends: list[bool] = []
@@ -226,12 +249,12 @@ class TextEncoder:
         if actions and actions[0] == 0:
             tokens, actions = [self.tokenizer.eos_token_id, *tokens], [place + 1 for place in actions]
         turn_ends = np.array(ends)
-        rewards = _placed(row, number, turn_ends, terminated, len(self.end))
-        if not terminated and pieces[-1].by_policy:
+        rewards = _placed(row, number, turn_ends, over, len(self.end))
+        if not over and pieces[-1].by_policy:
             turn_ends[-1] = False
-        return TokenisedText(np.array(tokens), np.array(actions), rewards, turn_ends, terminated)
+        return TokenisedText(np.array(tokens), np.array(actions), rewards, turn_ends, over)
 
-    def _pretokenised(self, row: Row, number: int, terminated: bool) -> TokenisedText:
+    def _pretokenised(self, row: Row, number: int, over: bool) -> TokenisedText:
         tokens = np.asarray(row["input_ids"], dtype=np.int64)
         mask = np.asarray(row["action_mask"]).astype(bool)
         if mask.shape != tokens.shape:
@@ -257,9 +280,9 @@ class TextEncoder:
             rewards = whole[actions]
         else:
             rewards = _placed(row, number, turn_ends, False, 0)
-        if not terminated and mask[-1]:
+        if not over and mask[-1]:
             turn_ends[-1] = False
-        return TokenisedText(tokens, actions, rewards, turn_ends, terminated)
+        return TokenisedText(tokens, actions, rewards, turn_ends, over)
 
     def _fitted(self, text: TokenisedText, number: int) -> TokenisedText:
         if len(text.input_ids) <= self.max_length:
@@ -319,7 +342,7 @@ def _numbers(values: Any, number: int) -> np.ndarray:
     return found
 
 
-def _placed(row: Row, number: int, turn_ends: np.ndarray, terminated: bool, end: int) -> np.ndarray:
+def _placed(row: Row, number: int, turn_ends: np.ndarray, over: bool, end: int) -> np.ndarray:
     """Rewards `[A]` of the policy's tokens.
 
     One number is for the end; a list has one for each turn, or one for each token (with or without the end that was
@@ -339,7 +362,7 @@ def _placed(row: Row, number: int, turn_ends: np.ndarray, terminated: bool, end:
     if len(values) == turns:
         rewards[turn_ends] = values
         return rewards
-    if terminated and turns == 1 and len(values) == tokens - end:
+    if over and turns == 1 and len(values) == tokens - end:
         rewards[: len(values)] = values
         return rewards
     raise DataError(
