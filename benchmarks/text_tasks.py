@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from _cells import ROOT, ResultLines, training_seconds
-from _text_methods import COMMON, EVALUATION_SEED, METHODS, TASKS, Method, Task
+from _text_methods import COMMON, EVALUATION_SEED, METHODS, TASKS, VALUES, Method, Task
 
 RESULTS = ResultLines("text_tasks")
 WORK = ROOT / "runs" / "benchmark" / "text"
@@ -85,7 +85,8 @@ def run(cell: Cell) -> list[dict[str, Any]]:
     return [
         {**common, "decoding": decoding, "beta": beta, **evaluate(cell, task, arguments, decoding, beta)}
         for beta in cell.betas
-        for decoding in ("greedy", "sampled")
+        # An infinite beta leaves one token: there is nothing to draw.
+        for decoding in (("greedy",) if beta == ".inf" else ("greedy", "sampled"))
     ]
 
 
@@ -145,7 +146,9 @@ def train(cell: Cell, task: Task, method: Method, arguments: dict[str, Any], row
         "data": {"tokenizer": str(tokenizer)},
         "training": {"batch_size": task.batch_size, "steps": cell.steps, "learning_rate": task.learning_rate},
     }
-    values = task.overrides if method.learns_values else ()
+    values = [*VALUES, *task.overrides] if method.learns_values else []
+    if method.algorithm == "qrlhf" and not task.chance:
+        values.append("objective.carry=turn")
     config = load_config(
         algorithm.config_class, base=base, overrides=[*COMMON, *values, *method.overrides, *cell.overrides]
     )
