@@ -44,7 +44,7 @@ def fit(
         padding="right",
     )
     objective = TextObjective(config)
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, steps)
     target = copy.deepcopy(model).requires_grad_(False)
     for step in range(steps):

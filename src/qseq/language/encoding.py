@@ -223,8 +223,9 @@ class TextEncoder:
         self, messages: Sequence[Mapping[str, str]], number: int, *, asks: bool, marked: bool = False
     ) -> tuple[str, list[tuple[int, int]]]:
         """The text of a conversation, and the spans that the template marks."""
+        render: Any = render_jinja_template  # its types are narrower than what it takes
         try:
-            texts, spans = render_jinja_template(
+            texts, spans = render(
                 conversations=[[dict(message) for message in messages]],
                 chat_template=self.tokenizer.get_chat_template(),
                 return_assistant_tokens_mask=marked,
