@@ -138,7 +138,7 @@ def train(cell: Cell, task: Task, method: Method, arguments: dict[str, Any], row
         "embd_pdrop": 0.0,
         "attn_pdrop": 0.0,
         "activation_function": "gelu_pytorch_tanh",  # GPT-2's own formula, in one kernel
-        # GPT-2's 0.02 is for a width of 768: narrow models with it see nothing but positions for hundreds of steps.
+        # GPT-2's 0.02 is for a width of 768.
         "initializer_range": task.width**-0.5,
     }
     base = {

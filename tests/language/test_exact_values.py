@@ -102,13 +102,15 @@ def test_every_prefix_has_its_exact_value(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_language_model_comes_near_them() -> None:
-    """A network needs many more steps than a table to come as near."""
+def test_a_language_model_finds_them() -> None:
+    """GPT-2's architecture; a network needs more steps than a table to come as near."""
     world = TextWorld(chance=True, seed=10, memory=2)
-    config = TextObjectiveConfig(discount=world.discount, support=OWN, conservative_weight=0.0)
-    model = QLanguageModel.on(tiny("gpt2", width=64), LanguageModelConfig(), config, returns=ReturnRange(-2.5, 2.5))
-    fit(world, model, config, cut=True, steps=600, rate=2e-3)
-    assert max(map(abs, errors(world, model).values())) < 0.05
+    config = TextObjectiveConfig(discount=world.discount, support=OWN, conservative_weight=0.0, cloning_weight=0.1)
+    language_model = tiny("gpt2", width=64, initializer_range=0.125)
+    heads = LanguageModelConfig(average_trunk=True)
+    model = QLanguageModel.on(language_model, heads, config, returns=ReturnRange(-2.5, 2.5))
+    fit(world, model, config, cut=True, steps=600, rate=4e-3)
+    assert max(map(abs, errors(world, model).values())) < 0.02
 
 
 def test_without_the_regulariser_unseen_tokens_are_overestimated() -> None:
@@ -123,7 +125,7 @@ def test_without_the_regulariser_unseen_tokens_are_overestimated() -> None:
     for weight in (0.0, 1.0):
         model = TableModel(world.states(), returns=RANGE, values=make_value_transform("bounded", loss="bce"))
         torch.nn.init.constant_(model.q, 2.0)  # optimistic, as an error of a network may be
-        fit(world, model, replace(config, conservative_weight=weight), cut=False, steps=600, rate=0.05)
+        fit(world, model, replace(config, conservative_weight=weight), steps=300, rate=0.1)
         found[weight] = learnt(model, *first) - world.q(*first)
     assert found[0.0] > 1.0
     assert found[1.0] < 0.1
