@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,13 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from qseq.errors import ConfigError, DataError, RequestError
 from qseq.language.batch import TokenisedText
+from qseq.language.conversations import lay_out
 from qseq.language.rows import Row, form_of, require_reward
-
-_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 @dataclass(frozen=True)
@@ -173,7 +170,7 @@ class TextEncoder:
             asks: up to where the policy speaks next.
             unfinished: the last message, the policy's, was cut off: what the template ends it with was not said.
         """
-        text, spans = self._rendered(messages, number, asks=asks)
+        text, spans = lay_out(self.tokenizer, messages, number, asks=asks)
         pieces: list[Piece] = []
         shown = 0
         for place, (start, stop) in enumerate(spans):
@@ -189,52 +186,6 @@ class TextEncoder:
         if shown < len(text) and not unfinished:
             pieces.append(Piece(self._tokens(text[shown:]), by_policy=False))
         return pieces
-
-    def _rendered(
-        self, messages: Sequence[Mapping[str, str]], number: int, *, asks: bool
-    ) -> tuple[str, list[tuple[int, int]]]:
-        """The text of a conversation, and where in it each message of the assistant stands.
-
-        A template that marks them with `{% generation %}` is rendered once, any other twice for each of them.
-        """
-        if _MARK.search(str(self.tokenizer.chat_template)):
-            text, spans = self._render(messages, number, asks=asks, marked=True)
-            if len(spans) == sum(message["role"] == "assistant" for message in messages):
-                return text, spans
-        shown = after = ""
-        spans = []
-        for place, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before, _ = self._render(messages[:place], number, asks=True)
-            if not before.startswith(shown):
-                raise _not_told_apart(number, place)
-            after, _ = self._render(messages[: place + 1], number, asks=False)
-            if not after.startswith(before):
-                raise _not_told_apart(number, place)
-            spans.append((len(before), len(after)))
-            end = after.rfind(self.tokenizer.eos_token, len(before))
-            shown = after if end < 0 else after[: end + len(self.tokenizer.eos_token)]
-        is_last = bool(messages) and messages[-1]["role"] == "assistant" and not asks
-        rest = after if is_last else self._render(messages, number, asks=asks)[0]
-        return rest if rest.startswith(shown) else shown, spans
-
-    def _render(
-        self, messages: Sequence[Mapping[str, str]], number: int, *, asks: bool, marked: bool = False
-    ) -> tuple[str, list[tuple[int, int]]]:
-        """The text of a conversation, and the spans that the template marks."""
-        render: Any = render_jinja_template  # its types are narrower than what it takes
-        try:
-            texts, spans = render(
-                conversations=[[dict(message) for message in messages]],
-                chat_template=self.tokenizer.get_chat_template(),
-                return_assistant_tokens_mask=marked,
-                add_generation_prompt=asks,
-                **self.tokenizer.special_tokens_map,
-            )
-        except Exception as error:  # templates raise what they like
-            raise DataError(f"row {number}: messages: the chat template refuses them ({error})") from error
-        return str(texts[0]), [(int(start), int(stop)) for start, stop in spans[0]] if marked else []
 
     # --- tokens --------------------------------------------------------------------------------------------------
 
@@ -316,13 +267,6 @@ class TextEncoder:
         if terminated and truncated:
             raise DataError(f"row {number}: found terminated and truncated, expected one of them: how did it end?")
         return not truncated if terminated is None else terminated
-
-
-def _not_told_apart(number: int, place: int) -> DataError:
-    return DataError(
-        f"row {number}: messages[{place}]: the chat template does not lay out a conversation as the continuation of "
-        "its beginning, so the assistant's tokens cannot be told apart; mark them in it with {% generation %}"
-    )
 
 
 def _text(row: Row, name: str, number: int) -> str:
