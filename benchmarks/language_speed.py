@@ -1,6 +1,6 @@
 """What values cost a language model: a training step against plain fine-tuning, guided `generate` against plain.
 
-python benchmarks/language_speed.py --out benchmarks/results/language_speed.json
+python benchmarks/language_speed.py --out benchmarks/results/language_speed.json --seconds 20
 python benchmarks/language_speed.py --device cuda --precision bf16 --architecture llama --width 2048 --layers 16 ...
 
 Both sides of a comparison have the same weights and see the same batch, alternately in one process; the peak memory of
@@ -81,7 +81,8 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--vocabulary", type=int, default=50257)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--length", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of each comparison, after one that warms up")
+    parser.add_argument("--seconds", type=float, default=60.0, help="no round of a comparison starts after so many")
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1, help="0 leaves torch's own choice")
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
@@ -98,7 +99,7 @@ def training(arguments: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name in arguments.variants:
         plain, ours = plain_step(arguments), our_step(arguments, VARIANTS[name])
-        seconds = alternately(arguments, plain, ours, arguments.rounds)
+        seconds = alternately(arguments, plain, ours)
         memory = memory_in_a_process(name)
         result[name] = {
             "plain_seconds": seconds[0],
@@ -206,9 +207,7 @@ def generating(arguments: argparse.Namespace) -> dict[str, Any]:
                 pad_token_id=0,
             )
 
-        seconds = alternately(
-            arguments, lambda g=generate: g(model.language_model), lambda g=generate: g(model), arguments.rounds
-        )
+        seconds = alternately(arguments, lambda g=generate: g(model.language_model), lambda g=generate: g(model))
         rates = [batch * arguments.new_tokens / each for each in seconds]
         result[f"batch {batch}"] = {
             "plain_tokens_per_second": rates[0],
@@ -222,11 +221,14 @@ def generating(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def alternately(
-    arguments: argparse.Namespace, first: Callable[[], None], second: Callable[[], None], rounds: int
+    arguments: argparse.Namespace, first: Callable[[], None], second: Callable[[], None]
 ) -> tuple[float, float]:
     """Median seconds of both, called in turns so that a busy machine is busy for both."""
     seconds: tuple[list[float], list[float]] = ([], [])
-    for turn in range(rounds + 1):
+    began = time.perf_counter()
+    for turn in range(arguments.rounds + 1):
+        if turn > 1 and time.perf_counter() - began > arguments.seconds:
+            break
         for call, times in zip((first, second), seconds, strict=True):
             synchronise(arguments)
             started = time.perf_counter()

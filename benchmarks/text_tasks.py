@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from _cells import ROOT, ResultLines, training_seconds
-from _text_methods import COMMON, EVALUATION_SEED, METHODS, TASKS, Method, Task
+from _text_methods import COMMON, EVALUATION_SEED, METHODS, TASKS, VALUES, Method, Task
 
 RESULTS = ResultLines("text_tasks")
 WORK = ROOT / "runs" / "benchmark" / "text"
@@ -85,7 +85,8 @@ def run(cell: Cell) -> list[dict[str, Any]]:
     return [
         {**common, "decoding": decoding, "beta": beta, **evaluate(cell, task, arguments, decoding, beta)}
         for beta in cell.betas
-        for decoding in ("greedy", "sampled")
+        # An infinite beta leaves one token: there is nothing to draw.
+        for decoding in (("greedy",) if beta == ".inf" else ("greedy", "sampled"))
     ]
 
 
@@ -109,7 +110,11 @@ def make_rows(cell: Cell, task: Task, method: Method, arguments: dict[str, Any])
         games = sorted(games, key=return_of, reverse=True)[:count]
     rng = np.random.default_rng([PIECES_SEED, cell.seed])
     if task.pieces is not None:
-        games = [piece for game in games for piece in cut_row(game, task.pieces, rng, fold_returns=method.fold_returns)]
+        games = [
+            piece
+            for game in games
+            for piece in cut_row(game, task.pieces, rng, window=task.recent_turns, fold_returns=method.fold_returns)
+        ]
     path = WORK / "data" / f"{cell.folder.name}.jsonl"
     write_rows(path, games)
     return path, statistics
@@ -127,18 +132,23 @@ def train(cell: Cell, task: Task, method: Method, arguments: dict[str, Any], row
     settings = {
         "n_embd": task.width,
         "n_layer": task.depth,
-        "n_head": max(1, task.width // 32),
+        "n_head": task.heads,
         "n_positions": task.tokens,
         "resid_pdrop": 0.0,
         "embd_pdrop": 0.0,
         "attn_pdrop": 0.0,
+        "activation_function": "gelu_pytorch_tanh",  # GPT-2's own formula, in one kernel
+        # GPT-2's 0.02 is for a width of 768.
+        "initializer_range": task.width**-0.5,
     }
     base = {
         "model": {"architecture": "gpt2", "settings": settings},
         "data": {"tokenizer": str(tokenizer)},
         "training": {"batch_size": task.batch_size, "steps": cell.steps, "learning_rate": task.learning_rate},
     }
-    values = task.overrides if method.learns_values else ()
+    values = [*VALUES, *task.overrides] if method.learns_values else []
+    if method.algorithm == "qrlhf" and not task.chance:
+        values.append("objective.carry=turn")
     config = load_config(
         algorithm.config_class, base=base, overrides=[*COMMON, *values, *method.overrides, *cell.overrides]
     )

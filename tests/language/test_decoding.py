@@ -177,6 +177,15 @@ def test_files_keep_outputs_and_the_language_model_loads_alone(architecture: str
             QLanguageModel.from_pretrained(folder)
 
 
+def test_ends_of_a_turn_that_only_the_generation_settings_name_are_kept(tmp_path: Path) -> None:
+    language_model: Any = tiny(vocabulary=V)
+    language_model.generation_config.eos_token_id = [1, 7]
+    model = QLanguageModel.on(language_model)
+    assert model.generation_config.eos_token_id == [1, 7]
+    model.save_pretrained(tmp_path)
+    assert QLanguageModel.from_pretrained(tmp_path).generation_config.eos_token_id == [1, 7]
+
+
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True, "top_k": 0}])
 def test_processor_beside_a_policy_equals_the_shared_trunk(options: dict[str, Any]) -> None:
     """With the same weights in both places: the cache of its own follows rows, also where beams move them."""

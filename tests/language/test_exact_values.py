@@ -25,30 +25,36 @@ RANGE = ReturnRange(-4.0, 4.0)
 
 
 def fit(
-    world: TextWorld, model: nn.Module, config: TextObjectiveConfig, *, cut: bool, steps: int, rate: float
-) -> list[dict[str, float]]:
-    """Full-batch steps; the target network is a copy every tenth step. Returns the terms of each step."""
+    world: TextWorld,
+    model: nn.Module,
+    config: TextObjectiveConfig,
+    *,
+    steps: int,
+    rate: float,
+    every: int = 10,
+    cut: bool = False,
+    elsewhere: bool = False,
+) -> None:
+    """Full-batch steps; the target network is a copy, renewed after every so many steps."""
     batch = collate(
-        world.texts(cut=cut),
+        world.texts(cut=cut, elsewhere=elsewhere),
         discount=config.discount,
         per=config.discount_per,
         minimum_return=RANGE.low,
         padding="right",
     )
     objective = TextObjective(config)
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.01, steps)
-    history = []
+    target = copy.deepcopy(model).requires_grad_(False)
     for step in range(steps):
-        if step % 10 == 0:
-            target = copy.deepcopy(model).requires_grad_(False)
+        if step % every == 0:
+            target.load_state_dict(model.state_dict())
         losses = objective.loss(batch, model, target)
         optimiser.zero_grad()
         losses.total.backward()
         optimiser.step()
         schedule.step()
-        history.append({name: float(term) for name, term in losses.terms.items()})
-    return history
 
 
 @torch.no_grad()
@@ -65,24 +71,24 @@ def errors(world: TextWorld, model: Any) -> dict[tuple[Prefix, int], float]:
     }
 
 
-CASES = {
-    "deterministic": (TextWorld(), {}, False),
-    "chance": (TextWorld(chance=True), {}, False),
-    "cut off": (TextWorld(seed=1), {}, True),
-    "cut off, chance": (TextWorld(chance=True, seed=2), {}, True),
-    "discount per token": (TextWorld(per="token", seed=3), {"discount_per": "token"}, True),
-    "three turns": (TextWorld(turns=3, seed=4), {}, False),
-    "bounded": (TextWorld(seed=5), {"value": "bounded"}, True),
-    "HL-Gauss": (TextWorld(seed=6), {"value": "categorical"}, False),
-    "lower bound": (TextWorld(seed=7), {"monte_carlo_bound": True}, True),
-    "carried along": (TextWorld(seed=8), {"carry": "text"}, True),
-    "carried within a turn": (TextWorld(seed=9), {"carry": "turn"}, True),
+CUT = {"cut": True}
+CASES: dict[str, tuple[TextWorld, dict[str, Any], dict[str, bool]]] = {
+    "chance": (TextWorld(chance=True), {}, {}),
+    "cut off, chance": (TextWorld(chance=True, seed=2), {}, CUT),
+    "going on in another text": (TextWorld(chance=True, seed=1), {}, {"cut": True, "elsewhere": True}),
+    "discount per token": (TextWorld(per="token", seed=3), {"discount_per": "token"}, CUT),
+    "three turns": (TextWorld(turns=3, seed=4), {}, {}),
+    "bounded": (TextWorld(seed=5), {"value": "bounded"}, CUT),
+    "HL-Gauss": (TextWorld(seed=6), {"value": "categorical"}, {}),
+    "lower bound": (TextWorld(seed=7), {"monte_carlo_bound": True}, CUT),
+    "carried along": (TextWorld(seed=8), {"carry": "text"}, CUT),
+    "carried within a turn": (TextWorld(seed=9), {"carry": "turn"}, CUT),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_prefix_has_its_exact_value(name: str) -> None:
-    world, changes, cut = CASES[name]
+    world, changes, texts = CASES[name]
     config = replace(
         TextObjectiveConfig(
             discount=world.discount, support=OWN, conservative_weight=0.0, value="unbounded", value_atoms=51
@@ -90,18 +96,21 @@ def test_every_prefix_has_its_exact_value(name: str) -> None:
         **changes,
     )
     model = TableModel(world.states(), returns=RANGE, values=make_value_transform(**config.value_arguments()))
-    fit(world, model, config, cut=cut, steps=2000 if config.value == "categorical" else 800, rate=0.05)
+    # A histogram's logits have further to go.
+    fit(world, model, config, **texts, steps=400, rate=0.5 if config.value == "categorical" else 0.1, every=5)
     assert max(map(abs, errors(world, model).values())) < 0.02
 
 
 @pytest.mark.slow
-def test_a_language_model_comes_near_them() -> None:
-    """A network needs many more steps than a table to come as near."""
+def test_a_language_model_finds_them() -> None:
+    """GPT-2's architecture; a network needs more steps than a table to come as near."""
     world = TextWorld(chance=True, seed=10, memory=2)
-    config = TextObjectiveConfig(discount=world.discount, support=OWN, conservative_weight=0.0)
-    model = QLanguageModel.on(tiny("gpt2", width=64), LanguageModelConfig(), config, returns=ReturnRange(-2.5, 2.5))
-    fit(world, model, config, cut=True, steps=600, rate=2e-3)
-    assert max(map(abs, errors(world, model).values())) < 0.05
+    config = TextObjectiveConfig(discount=world.discount, support=OWN, conservative_weight=0.0, cloning_weight=0.1)
+    language_model = tiny("gpt2", width=64, initializer_range=0.125)
+    heads = LanguageModelConfig(average_trunk=True)
+    model = QLanguageModel.on(language_model, heads, config, returns=ReturnRange(-2.5, 2.5))
+    fit(world, model, config, cut=True, steps=600, rate=4e-3)
+    assert max(map(abs, errors(world, model).values())) < 0.02
 
 
 def test_without_the_regulariser_unseen_tokens_are_overestimated() -> None:
@@ -116,7 +125,7 @@ def test_without_the_regulariser_unseen_tokens_are_overestimated() -> None:
     for weight in (0.0, 1.0):
         model = TableModel(world.states(), returns=RANGE, values=make_value_transform("bounded", loss="bce"))
         torch.nn.init.constant_(model.q, 2.0)  # optimistic, as an error of a network may be
-        fit(world, model, replace(config, conservative_weight=weight), cut=False, steps=600, rate=0.05)
+        fit(world, model, replace(config, conservative_weight=weight), steps=300, rate=0.1)
         found[weight] = learnt(model, *first) - world.q(*first)
     assert found[0.0] > 1.0
     assert found[1.0] < 0.1

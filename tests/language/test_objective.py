@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +19,11 @@ from qseq.language.values import ReturnRange
 from qseq.training.moving_average import MovingAverage
 
 RANGE = ReturnRange(-4.0, 4.0)
-TEXTS = [*TextWorld(turns=1).texts(), *TextWorld(chance=True, turns=3).texts(cut=True)[:9]]
+TEXTS = [
+    *TextWorld(turns=1).texts(),
+    *TextWorld(chance=True, turns=3).texts(cut=True)[:9],
+    *TextWorld(chance=True, seed=1).texts(cut=True, elsewhere=True)[1:4:2],
+]
 LEARNERS = {
     "max": TextObjectiveConfig(),
     "expectile": TextObjectiveConfig(bootstrap="expectile"),
@@ -123,6 +129,26 @@ def test_sampled_pull_is_right_on_average() -> None:
     assert float(torch.stack(drawn).mean()) == pytest.approx(float(exact.terms["conservative"]), rel=0.05)
 
 
+def test_the_softmax_pulls_every_critic() -> None:
+    """Each critic is trained on its own prediction: of the least of them only, the other would be free to rise."""
+    config = TextObjectiveConfig(conservative="softmax", td_weight=1e-9, conservative_weight=1.0, cloning_weight=0.0)
+    model = model_for(config, twin_critics=True)
+    _, grads = gradients(model, batch_of(TEXTS), TextObjective(config))
+    norms = grads["q_head.rows.weight_CVD"].flatten(1).norm(dim=1)
+    with torch.no_grad():
+        assert model.q_head is not None
+        model.q_head.rows.weight_CVD.copy_(model.q_head.rows.weight_CVD.flip(0))
+        model.q_head.offset.copy_(model.q_head.offset.flip(0))
+    _, flipped = gradients(model, batch_of(TEXTS), TextObjective(config))
+    assert norms.min() > 0.0
+    assert torch.allclose(flipped["q_head.rows.weight_CVD"].flip(0), grads["q_head.rows.weight_CVD"], atol=1e-7)
+    # The gradient of one critic does not depend on the other.
+    with torch.no_grad():
+        model.q_head.rows.weight_CVD[1].zero_()
+    _, alone = gradients(model, batch_of(TEXTS), TextObjective(config))
+    assert torch.allclose(alone["q_head.rows.weight_CVD"][0], flipped["q_head.rows.weight_CVD"][0], atol=1e-7)
+
+
 def test_a_cut_off_text_goes_on_and_an_ended_one_does_not() -> None:
     ended, cut = (
         TextWorld(turns=1).text((2, 3, 4), terminated=True),
@@ -135,6 +161,22 @@ def test_a_cut_off_text_goes_on_and_an_ended_one_does_not() -> None:
     # States: two of the first text, then three of the second, the last one after its last token.
     expected = batch.rewards + torch.tensor([[1.0, 0.0], [3.0, 0.9 * 4.0]])
     assert torch.allclose(targets, expected)
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_a_text_may_go_on_in_another(padding: str) -> None:
+    """Its last token is followed by the end of a row of its own, which holds no token of the policy."""
+    world = TextWorld(turns=1)
+    cut = replace(world.text((2, 3, 4), terminated=False), next_ids=np.array([2, 3, 4, 6, 5]))
+    batch = batch_of([cut, world.text((2, 4, 4), terminated=True)], padding)
+    assert (len(batch), len(batch.input_ids)) == (2, 3)
+    place = {"left": [2, 3, 14, 7, 8], "right": [0, 1, 14, 5, 6]}[padding]
+    assert batch.states.tolist() == place
+    assert batch.labels.tolist() == [3, 4, -1, 4, 4]
+    assert batch.following.tolist() == [[1, 2], [4, 4]]
+    assert batch.discounts[0].tolist() == [1.0, pytest.approx(0.9)]
+    assert batch.input_ids.flatten()[14] == 5
+    assert int(batch.attention_mask.sum()) == 3 + 3 + 5
 
 
 def test_a_turn_ends_in_the_state_after_the_reply() -> None:

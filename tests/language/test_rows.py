@@ -75,6 +75,31 @@ def test_conversations(template: str | None) -> None:
     assert rendered.startswith(whole(text).rstrip("\n"))
 
 
+def test_marks_of_the_template_say_the_same_as_its_prefixes() -> None:
+    """Both ways to find the assistant's tokens; with marks a conversation is rendered once."""
+    marked = CHATML.replace(
+        "<|{{ m['role'] }}|>{{ m['content'] }}{{ eos_token }}\n",
+        "<|{{ m['role'] }}|>{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}{{ eos_token }}\n"
+        "{% endgeneration %}{% else %}{{ m['content'] }}{{ eos_token }}\n{% endif %}",
+    )
+    found = []
+    for template in (CHATML, marked):
+        tokenizer = build_tokenizer("characters", ["abcdefgh: <|>userassistant"])
+        tokenizer.chat_template = template
+        encoder = TextEncoder(tokenizer, max_length=199)
+        texts = [
+            encoder({"messages": messages, "reward": 1.0, "truncated": truncated}, 0)
+            for messages in (CHAT, CHAT[:3], [*CHAT[:2], CHAT[1]])
+            for truncated in (False, True)
+        ]
+        prompts = [encoder.conversation_tokens(messages) for messages in (CHAT, CHAT[:3])]
+        found.append((texts, prompts))
+    for plain, with_marks in zip(found[0][0], found[1][0], strict=True):
+        for name in ("input_ids", "actions", "rewards", "turn_ends"):
+            assert np.array_equal(getattr(plain, name), getattr(with_marks, name)), name
+    assert found[0][1] == found[1][1]
+
+
 def test_a_last_word_of_the_environment_is_state() -> None:
     text = ENCODER({"messages": [*CHAT, {"role": "user", "content": "gh"}], "reward": 1.0, "truncated": True}, 0)
     assert whole(text).endswith("f</s>gh\n")
@@ -92,6 +117,49 @@ def test_a_conversation_cut_off_ends_where_the_policy_would_speak() -> None:
     assert cut_off.endswith("<|assistant|>")
     assert goes_on.startswith(cut_off)
     assert not whole(encoder({"messages": [*CHAT, last], "reward": 1.0}, 0)).endswith("<|assistant|>")
+
+
+@pytest.mark.parametrize("template", [None, CHATML])
+def test_a_message_cut_off_is_not_over(template: str | None) -> None:
+    """The end token that the template puts there was never said, and the value goes on within the turn."""
+    tokenizer = build_tokenizer("characters", ["abcdefgh: <|>userassistant"])
+    if template is not None:
+        tokenizer.chat_template = template
+    encoder = TextEncoder(tokenizer, max_length=199)
+    text = encoder({"messages": CHAT, "rewards": [1.0, -1.0], "truncated": True}, 0)
+    assert said(text) == "bc</s>f"
+    assert text.actions[-1] == len(text.input_ids) - 1
+    assert text.rewards.tolist() == [0.0, 0.0, 1.0, -1.0]
+    assert text.turn_ends.tolist() == [False, False, True, False]
+    assert not ENCODER({"prompt": "a", "completion": "b", "reward": 1.0, "truncated": True}, 0).turn_ends.any()
+    cut_off = {"input_ids": [1, 5, 6], "action_mask": [0, 1, 1], "reward": 1.0, "truncated": True}
+    assert not ENCODER(cut_off, 0).turn_ends.any()
+
+
+def test_a_text_goes_on_in_another() -> None:
+    cut = {"reward": 1.0, "truncated": True}
+    text = ENCODER({"messages": CHAT[:2], "next_messages": CHAT[2:3], **cut}, 0)
+    assert (whole(text), said(text), text.terminated) == ("<s>a\nbc</s>", "bc</s>", False)
+    assert text.turn_ends[-1]  # this turn is over
+    assert text.next_ids is not None
+    assert TOKENIZER.decode(text.next_ids) == "<s>de\n"
+    assert text.next_ids.tolist() == ENCODER.conversation_tokens(CHAT[2:3])  # as the policy will see it
+    text = ENCODER({"prompt": "a", "completion": "b", "next_prompt": "c", **cut}, 0)
+    assert said(text) == "b</s>"
+    assert text.next_ids is not None
+    assert TOKENIZER.decode(text.next_ids) == "<s>c"
+
+
+def test_a_text_too_long_is_cut_where_the_policy_decides() -> None:
+    """What a value goes on from is learnt only in states in which the policy decides."""
+    row = {"input_ids": [1, 5, 6, 7, 8, 5, 6], "action_mask": [0, 1, 1, 0, 0, 1, 1], "rewards": [0, 1, 2, 0, 0, 3, 4]}
+    found = {}
+    for length in (2, 3, 4, 5, 6):
+        text = TextEncoder(TOKENIZER, max_length=length, cut=True)(row, 0)
+        found[length] = (len(text.input_ids), text.rewards.tolist())
+        assert len(text.input_ids) in (1, 2, 5, 6)  # the positions of the policy's tokens
+        assert not text.terminated
+    assert found == {2: (2, [1.0]), 3: (2, [1.0]), 4: (2, [1.0]), 5: (5, [1.0, 2.0]), 6: (6, [1.0, 2.0, 3.0])}
 
 
 def test_pretokenised_rows() -> None:
@@ -129,6 +197,15 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "text for reward": ({**GOOD, "reward": "much"}, "reward: found 'much'"),
     "empty completion": ({**GOOD, "completion": ""}, "completion: found no tokens"),
     "number for prompt": ({**GOOD, "prompt": 3}, "prompt: found a int, expected a text"),
+    "goes on after its end": ({**GOOD, "next_prompt": "b"}, "next_prompt: found it beside a text that ended"),
+    "goes on too long": (
+        {**GOOD, "truncated": True, "next_prompt": "b" * 60},
+        "next_prompt: found 61 tokens, expected 1 to 40",
+    ),
+    "goes on without a role": (
+        {**GOOD, "truncated": True, "next_messages": [{"content": "b"}]},
+        r"next_messages\[0\]: found .* expected a role and a content",
+    ),
     "two ends": ({**GOOD, "terminated": True, "truncated": True}, "terminated and truncated"),
     "odd end": ({**GOOD, "truncated": "no"}, "truncated: found 'no'"),
     "nobody spoke": ({"messages": CHAT[:1], "reward": 1}, "found none of the assistant"),
@@ -152,6 +229,15 @@ def test_bad_rows_are_named(name: str) -> None:
         ENCODER(row, 17)
     assert str(caught.value).startswith("row 17")
     assert "\n" not in str(caught.value)
+
+
+def test_a_turn_ends_with_one_token() -> None:
+    """Decoding stops at a token: an end of several, or an unknown one, would stop it anywhere."""
+    encoder = TextEncoder(TOKENIZER, max_length=40, turn_end="\n")
+    assert said(encoder({"prompt": "a", "completion": "b", "reward": 1.0}, 0)) == "b\n"
+    for end in ("ab", "", "#"):
+        with pytest.raises(ConfigError, match=r"data\.turn_end: found .* expected one token"):
+            TextEncoder(TOKENIZER, max_length=40, turn_end=end)
 
 
 def test_tokenizers_without_what_is_needed() -> None:

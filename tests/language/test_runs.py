@@ -13,7 +13,15 @@ import torch
 from cli.tools import Command
 from language.tiny import tiny
 from qseq.errors import ConfigError, RequestError
-from qseq.language import QRLHF, LanguageModelConfig, LanguagePolicy, LoraConfig, QLanguageModel, TextObjectiveConfig
+from qseq.language import (
+    QRLHF,
+    LanguageModelConfig,
+    LanguagePolicy,
+    LoraConfig,
+    QLanguageModel,
+    TextDataConfig,
+    TextObjectiveConfig,
+)
 from qseq.language.tokenizers import build_tokenizer
 from qseq.registry import load_policy
 
@@ -140,6 +148,14 @@ def test_qrlhf_trains_when_called_and_learns(tmp_path: Path) -> None:
         ["a"]
     )
     assert policy.describe()["trunk"] == "llama"
+
+
+def test_the_policy_of_a_learner_ends_as_its_data_do() -> None:
+    tokenizer = build_tokenizer("characters", ["abcd"])
+    data = TextDataConfig(turn_end="\n", max_length=16)
+    learner = QRLHF(tiny(vocabulary=len(tokenizer)), rows(3), tokenizer=tokenizer, data=data)
+    assert learner.policy.end == tokenizer("\n", add_special_tokens=False)["input_ids"]
+    assert learner.policy.max_length == 16
 
 
 def test_adapters_train_alone() -> None:

@@ -6,7 +6,7 @@ Legend: B batch, L length, N states, P distinct prefixes, V vocabulary.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -80,8 +80,12 @@ class TextWorld:
                 frontier += [(*said, reply) for reply in self.replies(said)] if turn_end else [said]
         return found
 
-    def texts(self, *, cut: bool = False) -> list[TokenisedText]:
-        """Every text there can be, as often as it is likely; with `cut` also each cut off after its first turn."""
+    def texts(self, *, cut: bool = False, elsewhere: bool = False) -> list[TokenisedText]:
+        """Every text there can be, as often as it is likely; with `cut` also each cut off after its first turn.
+
+        Args:
+            elsewhere: those cut off end with their first turn, and go on in another text, which ends with the reply.
+        """
         whole = []
         for said in itertools.product((A, B), repeat=2 * self.turns):
             for choice in itertools.product(range(2), repeat=self.turns - 1):
@@ -92,7 +96,10 @@ class TextWorld:
                         replies = self.replies(prefix)
                         prefix = (*prefix, replies[choice[turn] % len(replies)])
                 whole.append(self.text(prefix, terminated=True))
-                if cut:
+                if cut and elsewhere:
+                    first = self.text(prefix[:3], terminated=False)
+                    whole.append(replace(first, next_ids=np.array(prefix[:4])))
+                elif cut:
                     whole.append(self.text(prefix[:4], terminated=False))
         return whole
 

@@ -94,26 +94,38 @@ def row_of(game: TextGame, environment: TextEnvironment, name: str) -> Row:
     return {**row, "terminated": game.terminated, "truncated": game.truncated, "metadata": metadata}
 
 
-def cut_row(row: Row, turns: tuple[int, int], rng: np.random.Generator, *, fold_returns: bool = False) -> list[Row]:
-    """A long game in pieces, for tasks whose last text says everything: short rows train quickly.
+def cut_row(
+    row: Row,
+    turns: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    window: int | None = None,
+    fold_returns: bool = False,
+) -> list[Row]:
+    """A long game in pieces, for tasks whose last texts say everything: short rows train quickly.
 
-    A piece that does not hold the game's end is truncated and ends with the state its value goes on from. Lengths are
-    drawn anew for each piece, so that (almost) every place where values go on is also one where they are learnt.
+    A piece that does not hold the game's end is truncated and ends with the state its value goes on from. In a piece of
+    the greatest length that state stands where no piece has a decision, so nothing learns its value, and what is
+    learnt from it is learnt everywhere: give a `window`, in which the value goes on as the policy will see it.
 
     Args:
         row: of a game of several turns.
         turns: least and greatest number of actions in a piece.
         rng: source of the lengths.
+        window: turns that the policy is shown when it plays (`RecentTurns`), at most the greatest length: values go on
+            from the last so many turns, laid out anew as `next_messages`.
         fold_returns: add the rewards of the rest of the game to a piece's last one and end it there: sums of rewards
             to the piece's end are then those to the game's end (for regression on Monte-Carlo returns).
 
     Raises:
         DataError: the row has no messages, or not a reward for each action.
-        RequestError: turns are not 1 <= least <= greatest.
+        RequestError: turns are not 1 <= least <= greatest, or the window is longer.
     """
     low, high = turns
     if not 1 <= low <= high:
         raise RequestError(f"turns={turns}: expected 1 <= least <= greatest")
+    if window is not None and not 1 <= window <= high:
+        raise RequestError(f"window={window}: expected 1 to {high}, the turns of the longest piece")
     if "messages" not in row:
         raise DataError(f"a row with {', '.join(row)}: expected one with messages to cut")
     messages, rewards = row["messages"], row["rewards"]
@@ -131,6 +143,9 @@ def cut_row(row: Row, turns: tuple[int, int], rng: np.random.Generator, *, fold_
             piece["terminated"], piece["truncated"] = True, False
         elif not last:
             piece["terminated"], piece["truncated"] = False, True
+        if window is not None and piece["truncated"]:
+            piece["messages"] = messages[2 * begin : 2 * end]
+            piece["next_messages"] = messages[: 2 * end + 1][-(2 * window - 1) :]
         pieces.append(piece)
         begin = end
     return pieces

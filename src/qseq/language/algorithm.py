@@ -40,7 +40,7 @@ class Prepared:
 
     trainer: Trainer
     model: QLanguageModel
-    tokenizer: PreTrainedTokenizerBase
+    encoder: TextEncoder
 
 
 def prepare(
@@ -110,7 +110,7 @@ def prepare(
         run_config=config,
         accelerator=accelerator,
     )
-    return Prepared(trainer, whole, tokenizer)
+    return Prepared(trainer, whole, encoder)
 
 
 def _saver(tokenizer: PreTrainedTokenizerBase, encoder: TextEncoder) -> Callable[[nn.Module, Path], None]:

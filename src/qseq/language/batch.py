@@ -1,6 +1,7 @@
 """What a text is to learning: tokens, which of them the policy said, and what followed each of those.
 
-Legend: B batch, L length, A the policy's tokens of one text, N states of all texts of a batch.
+Legend: B batch, L length, A the policy's tokens of one text, N states of all texts of a batch, R rows of tokens (B, and
+one more for each text that goes on in another).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class TokenisedText:
     """[A], True at the last token of a turn."""
     terminated: bool
     """Whether it ended by itself. One that was cut off goes on in a state that has a value."""
+    next_ids: NDArray[np.int64] | None = None
+    """[L'], of one that was cut off: the text whose end is that state, where it is not the end of this one."""
 
     @property
     def total(self) -> float:
@@ -74,12 +77,12 @@ class TextBatch:
     """Several texts, padded. A state is the position whose hidden state decides a token: the one before it."""
 
     input_ids: Tensor
-    """int64 [B, L]"""
+    """int64 [R, L], the B texts, then those that some of them go on in."""
     attention_mask: Tensor
-    """bool [B, L], True at real tokens."""
+    """bool [R, L], True at real tokens."""
     states: Tensor
-    """int64 [N], indices into B * L: of each text the state of each of the policy's tokens and, where it was cut off,
-    the state after its last token."""
+    """int64 [N], indices into R * L: of each text the state of each of the policy's tokens and, where it was cut off,
+    the state it goes on from: after its last token, or after that of the text it goes on in."""
     labels: Tensor
     """int64 [N], the token that was said there; -1 where the text was cut off."""
     mask: Tensor
@@ -103,7 +106,7 @@ class TextBatch:
     padding: Literal["left", "right"] = "right"
 
     def __len__(self) -> int:
-        return len(self.input_ids)
+        return len(self.mask)
 
     def to(self, device: torch.device | str) -> Self:
         """The batch on another device."""
@@ -122,10 +125,20 @@ def collate(
     padding: Literal["left", "right"] = "right",
 ) -> TextBatch:
     """Pad texts to one batch; see `returns_of` for the arguments about returns."""
-    length = max(len(text.input_ids) for text in texts)
+    rows = [text.input_ids for text in texts]
+    goes_on_in = {}
+    for number, text in enumerate(texts):
+        if text.next_ids is not None:
+            goes_on_in[number] = len(rows)
+            rows.append(text.next_ids)
+    length = max(map(len, rows))
     width = max(len(text.actions) for text in texts)
-    input_ids = np.full((len(texts), length), pad_token, np.int64)
-    attention = np.zeros((len(texts), length), bool)
+    input_ids = np.full((len(rows), length), pad_token, np.int64)
+    attention = np.zeros((len(rows), length), bool)
+    starts = [length - len(row) if padding == "left" else 0 for row in rows]
+    for number, (row, start) in enumerate(zip(rows, starts, strict=True)):
+        real = slice(start, start + len(row))
+        input_ids[number, real], attention[number, real] = row, True
     whole = {
         name: np.zeros((len(texts), width), dtype)
         for name, dtype in {
@@ -143,16 +156,14 @@ def collate(
     states: list[NDArray[np.int64]] = []
     labels: list[NDArray[np.int64]] = []
     first = 0
-    for row, text in enumerate(texts):
-        start = length - len(text.input_ids) if padding == "left" else 0
-        real = slice(start, start + len(text.input_ids))
-        input_ids[row, real], attention[row, real] = text.input_ids, True
+    for number, text in enumerate(texts):
         count = len(text.actions)
         tokens = text.input_ids[text.actions]
-        positions, said = text.actions - 1, tokens
+        places, said = number * length + starts[number] + text.actions - 1, tokens
         if not text.terminated:
-            positions, said = np.append(positions, len(text.input_ids) - 1), np.append(said, -1)
-        states.append(row * length + start + positions)
+            last = goes_on_in.get(number, number)
+            places, said = np.append(places, last * length + starts[last] + len(rows[last]) - 1), np.append(said, -1)
+        states.append(places)
         labels.append(said)
         returns = returns_of(text, discount, per, minimum_return)
         current = first + np.arange(count)
@@ -160,15 +171,15 @@ def collate(
             "mask": True,
             "tokens": tokens,
             "current": current,
-            "following": np.minimum(current + 1, first + len(positions) - 1),
+            "following": np.minimum(current + 1, first + len(places) - 1),
             "rewards": text.rewards,
             "discounts": returns.discounts,
             "achieved": returns.achieved,
             "bounds": returns.bounds,
             "turn_ends": text.turn_ends,
         }.items():
-            whole[name][row, :count] = values
-        first += len(positions)
+            whole[name][number, :count] = values
+        first += len(places)
     return TextBatch(
         input_ids=torch.from_numpy(input_ids),
         attention_mask=torch.from_numpy(attention),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from qseq.errors import DataError, RequestError
+from qseq.errors import ConfigError, DataError, RequestError
 from qseq.language.batch import TokenisedText
+from qseq.language.conversations import lay_out
 from qseq.language.rows import Row, form_of, require_reward
 
 
@@ -34,7 +37,10 @@ class TextEncoder:
         tokenizer: with an end token.
         max_length: longest text in tokens.
         cut: shorten longer ones, which then count as truncated, rather than refuse them.
-        turn_end: what ends a completion; None is the tokenizer's end token.
+        turn_end: what ends a completion, one token; None is the tokenizer's end token.
+
+    Raises:
+        ConfigError: `turn_end` is no token of the tokenizer.
     """
 
     def __init__(
@@ -48,7 +54,14 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.cut = cut
+        # Worlds of few texts say the same again and again.
+        self._known = lru_cache(maxsize=2**12)(self._cut)
         self.end: list[int] = [tokenizer.eos_token_id] if turn_end is None else self._tokens(turn_end)
+        if len(self.end) != 1 or (turn_end is not None and self.end[0] == tokenizer.unk_token_id):
+            found = tokenizer.convert_ids_to_tokens(self.end)
+            raise ConfigError(
+                f"data.turn_end: found {turn_end!r}, which is {found}, expected one token the model knows"
+            )
 
     def __call__(self, row: Row, number: int) -> TokenisedText:
         """The row as tokens.
@@ -62,16 +75,20 @@ class TextEncoder:
         form = form_of(row, number)
         require_reward(row, number)
         terminated = self._ended(row, number)
+        next_ids = self._next_tokens(row, terminated, number)
+        # What goes on in another text is over in this one.
+        over = terminated or next_ids is not None
         if "input_ids" in form:
-            return self._fitted(self._pretokenised(row, number, terminated), number)
-        if "messages" in form:
-            pieces = self._conversation(row["messages"], terminated, number)
+            text = self._pretokenised(row, number, over)
+        elif "messages" in form:
+            text = self._joined(self._conversation(row["messages"], over, number), row, number, over)
         else:
             pieces = [
                 Piece(self.prompt_tokens(_text(row, "prompt", number)), by_policy=False),
-                self._completion(_text(row, "completion", number), terminated, number),
+                self._completion(_text(row, "completion", number), over, number),
             ]
-        return self._fitted(self._joined(pieces, row, number, terminated), number)
+            text = self._joined(pieces, row, number, over)
+        return self._fitted(replace(text, terminated=terminated, next_ids=next_ids), number)
 
     def prompt_tokens(self, prompt: str) -> list[int]:
         """The tokens of a prompt, with a start token where the tokenizer puts one.
@@ -94,72 +111,85 @@ class TextEncoder:
     # --- text ----------------------------------------------------------------------------------------------------
 
     def _tokens(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self._known(text))
 
-    def _completion(self, text: str, terminated: bool, number: int) -> Piece:
+    def _cut(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _completion(self, text: str, over: bool, number: int) -> Piece:
         tokens = self._tokens(text)
         if not tokens:
             raise DataError(f"row {number}: completion: found no tokens, expected at least one")
-        if terminated and tokens[-len(self.end) :] != self.end:
+        if over and tokens[-len(self.end) :] != self.end:
             tokens = tokens + self.end
         return Piece(tokens, by_policy=True)
 
-    def _conversation(self, messages: Any, terminated: bool, number: int) -> list[Piece]:
+    def _next_tokens(self, row: Row, terminated: bool, number: int) -> NDArray[np.int64] | None:
+        """The text in whose end the policy speaks next, where the row names one."""
+        name = next((name for name in ("next_prompt", "next_messages") if row.get(name) is not None), None)
+        if name is None:
+            return None
+        if terminated:
+            raise DataError(f"row {number}: {name}: found it beside a text that ended, expected truncated: true")
+        if name == "next_prompt":
+            tokens = self.prompt_tokens(_text(row, name, number))
+        else:
+            self._check_messages(row[name], name, number)
+            tokens = [token for piece in self._laid_out(row[name], number, asks=True) for token in piece.tokens]
+        if not 0 < len(tokens) <= self.max_length:
+            raise DataError(f"row {number}: {name}: found {len(tokens)} tokens, expected 1 to {self.max_length}")
+        return np.array(tokens)
+
+    def _check_messages(self, messages: Any, name: str, number: int) -> None:
         for place, message in enumerate(messages):
             if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
-                raise DataError(f"row {number}: messages[{place}]: found {message!r}, expected a role and a content")
+                raise DataError(f"row {number}: {name}[{place}]: found {message!r}, expected a role and a content")
+        if not self.tokenizer.chat_template:
+            raise DataError(
+                f"row {number}: {name}: the tokenizer has no chat template, expected one to lay them out; "
+                "set tokenizer.chat_template and save the tokenizer"
+            )
+
+    def _conversation(self, messages: Any, over: bool, number: int) -> list[Piece]:
+        self._check_messages(messages, "messages", number)
+        for place, message in enumerate(messages):
             if message["role"] == "assistant" and not str(message["content"]):
                 raise DataError(f"row {number}: messages[{place}]: found an empty message of the assistant")
         if not any(message["role"] == "assistant" for message in messages):
             raise DataError(f"row {number}: messages: found none of the assistant, expected at least one")
-        if not self.tokenizer.chat_template:
-            raise DataError(
-                f"row {number}: messages: the tokenizer has no chat template, expected one to lay them out; "
-                "set tokenizer.chat_template and save the tokenizer"
-            )
-        # Where it was cut off after someone else, the state to go on from is the one in which the policy would speak.
-        goes_on = not terminated and messages[-1]["role"] != "assistant"
-        return self._laid_out(messages, number, asks=goes_on)
+        # The state to go on from is one in which the policy speaks: after someone else's message, or within its own.
+        speaks_last = messages[-1]["role"] == "assistant"
+        return self._laid_out(messages, number, asks=not over and not speaks_last, unfinished=not over and speaks_last)
 
-    def _laid_out(self, messages: Sequence[Mapping[str, str]], number: int, *, asks: bool) -> list[Piece]:
-        """A conversation as the chat template has it, with `asks` up to where the policy speaks next."""
+    def _laid_out(
+        self, messages: Sequence[Mapping[str, str]], number: int, *, asks: bool, unfinished: bool = False
+    ) -> list[Piece]:
+        """A conversation as the chat template has it.
+
+        Args:
+            asks: up to where the policy speaks next.
+            unfinished: the last message, the policy's, was cut off: what the template ends it with was not said.
+        """
+        text, spans = lay_out(self.tokenizer, messages, number, asks=asks)
         pieces: list[Piece] = []
-        shown = ""
-        for place, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self._render(messages[:place], number, asks=True)
-            after = self._render(messages[: place + 1], number, asks=False)
-            if not (before.startswith(shown) and after.startswith(before)):
-                raise DataError(
-                    f"row {number}: messages[{place}]: the chat template does not lay out a conversation as the "
-                    "continuation of its beginning, so the assistant's tokens cannot be told apart"
-                )
-            said = after[len(before) :]
+        shown = 0
+        for place, (start, stop) in enumerate(spans):
             # What templates put after the end token, such as a line break, nobody says.
-            end = said.rfind(self.tokenizer.eos_token)
-            said = said if end < 0 else said[: end + len(self.tokenizer.eos_token)]
+            end = text.rfind(self.tokenizer.eos_token, start, stop)
+            if end >= 0:
+                stop = end if unfinished and place == len(spans) - 1 else end + len(self.tokenizer.eos_token)
             pieces += [
-                Piece(self._tokens(before[len(shown) :]), by_policy=False),
-                Piece(self._tokens(said), by_policy=True),
+                Piece(self._tokens(text[shown:start]), by_policy=False),
+                Piece(self._tokens(text[start:stop]), by_policy=True),
             ]
-            shown = before + said
-        rest = self._render(messages, number, asks=asks)
-        if rest.startswith(shown) and len(rest) > len(shown):
-            pieces.append(Piece(self._tokens(rest[len(shown) :]), by_policy=False))
+            shown = stop
+        if shown < len(text) and not unfinished:
+            pieces.append(Piece(self._tokens(text[shown:]), by_policy=False))
         return pieces
-
-    def _render(self, messages: Sequence[Mapping[str, str]], number: int, *, asks: bool) -> str:
-        try:
-            plain = [dict(message) for message in messages]
-            text = self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=asks)
-        except Exception as error:  # templates raise what they like
-            raise DataError(f"row {number}: messages: the chat template refuses them ({error})") from error
-        return str(text)
 
     # --- tokens --------------------------------------------------------------------------------------------------
 
-    def _joined(self, pieces: Sequence[Piece], row: Row, number: int, terminated: bool) -> TokenisedText:
+    def _joined(self, pieces: Sequence[Piece], row: Row, number: int, over: bool) -> TokenisedText:
         tokens: list[int] = []
         actions: list[int] = []
         ends: list[bool] = []
@@ -171,15 +201,12 @@ class TextEncoder:
         if actions and actions[0] == 0:
             tokens, actions = [self.tokenizer.eos_token_id, *tokens], [place + 1 for place in actions]
         turn_ends = np.array(ends)
-        return TokenisedText(
-            input_ids=np.array(tokens),
-            actions=np.array(actions),
-            rewards=_placed(row, number, turn_ends, terminated, len(self.end)),
-            turn_ends=turn_ends,
-            terminated=terminated,
-        )
+        rewards = _placed(row, number, turn_ends, over, len(self.end))
+        if not over and pieces[-1].by_policy:
+            turn_ends[-1] = False
+        return TokenisedText(np.array(tokens), np.array(actions), rewards, turn_ends, over)
 
-    def _pretokenised(self, row: Row, number: int, terminated: bool) -> TokenisedText:
+    def _pretokenised(self, row: Row, number: int, over: bool) -> TokenisedText:
         tokens = np.asarray(row["input_ids"], dtype=np.int64)
         mask = np.asarray(row["action_mask"]).astype(bool)
         if mask.shape != tokens.shape:
@@ -205,23 +232,26 @@ class TextEncoder:
             rewards = whole[actions]
         else:
             rewards = _placed(row, number, turn_ends, False, 0)
-        return TokenisedText(tokens, actions, rewards, turn_ends, terminated)
+        if not over and mask[-1]:
+            turn_ends[-1] = False
+        return TokenisedText(tokens, actions, rewards, turn_ends, over)
 
     def _fitted(self, text: TokenisedText, number: int) -> TokenisedText:
         if len(text.input_ids) <= self.max_length:
             return text
-        kept = text.actions < self.max_length
+        length = self.max_length
+        kept = text.actions < length
+        if kept.any() and length not in text.actions:
+            # Others speak here. The value must go on from a state in which the policy does: that of its last token.
+            length = text.actions[kept][-1]
+            kept = text.actions < length
         if not self.cut or not kept.any():
             raise DataError(
                 f"row {number}: found {len(text.input_ids)} tokens, expected at most {self.max_length}, the longest "
                 "the model reads; data.too_long=cut shortens texts that the policy has begun by then"
             )
         return TokenisedText(
-            text.input_ids[: self.max_length],
-            text.actions[kept],
-            text.rewards[kept],
-            text.turn_ends[kept],
-            terminated=False,
+            text.input_ids[:length], text.actions[kept], text.rewards[kept], text.turn_ends[kept], terminated=False
         )
 
     @staticmethod
@@ -257,7 +287,7 @@ def _numbers(values: Any, number: int) -> np.ndarray:
     return found
 
 
-def _placed(row: Row, number: int, turn_ends: np.ndarray, terminated: bool, end: int) -> np.ndarray:
+def _placed(row: Row, number: int, turn_ends: np.ndarray, over: bool, end: int) -> np.ndarray:
     """Rewards `[A]` of the policy's tokens.
 
     One number is for the end; a list has one for each turn, or one for each token (with or without the end that was
@@ -277,7 +307,7 @@ def _placed(row: Row, number: int, turn_ends: np.ndarray, terminated: bool, end:
     if len(values) == turns:
         rewards[turn_ends] = values
         return rewards
-    if terminated and turns == 1 and len(values) == tokens - end:
+    if over and turns == 1 and len(values) == tokens - end:
         rewards[: len(values)] = values
         return rewards
     raise DataError(

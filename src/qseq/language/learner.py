@@ -130,4 +130,5 @@ class QRLHF:
     @property
     def policy(self) -> LanguagePolicy:
         """The policy of the model as it is now."""
-        return LanguagePolicy(self.model, self._prepared.tokenizer)
+        encoder = self._prepared.encoder
+        return LanguagePolicy(self.model, encoder.tokenizer, end=encoder.end, max_length=encoder.max_length)

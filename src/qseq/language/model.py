@@ -155,6 +155,10 @@ class QLanguageModel(PreTrainedModel, GenerationMixin):  # type: ignore[no-untyp
             guidance=to_dict(guidance or GuidanceConfig()),
         )
         whole = cls(config, language_model)
+        # Chat models end a turn with other tokens than a text; they say so here, not in their configuration.
+        ends = getattr(getattr(language_model, "generation_config", None), "eos_token_id", None)
+        if ends is not None:
+            whole.generation_config.eos_token_id = ends
         if model.train == "heads" and not model.lora.rank:
             whole.language_model.requires_grad_(False)
         if model.gradient_checkpointing:

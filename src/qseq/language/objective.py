@@ -1,8 +1,8 @@
 """The objective of the language family: texts -> targets of the policy's tokens -> loss.
 
 Legend: B batch, L length, A the policy's tokens of one text, N states of all texts, M decisions (the states in which a
-token was said), K tokens of the support, S sampled tokens, V vocabulary, D width of the trunk. A chunk has n states or
-m decisions.
+token was said), K tokens of the support, S sampled tokens, V vocabulary, C critics, D width of
+the trunk. A chunk has n states or m decisions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qseq.language.config import TextObjectiveConfig
 from qseq.language.support import choose_support
 from qseq.language.values import ReturnRange
 from qseq.training import Losses
-from qseq.values import ValueTransform, off_data_mean, take_tokens, token_backup
+from qseq.values import LeastOf, ValueTransform, off_data_mean, take_tokens, token_backup
 
 
 class TokenQModel(Protocol):
@@ -228,9 +228,12 @@ class TextObjective:
         if not self.config.conservative_weight:
             return logits.new_zeros(())
         if self.config.conservative == "softmax":
-            scores_mV = returns.from_unit(values.values(logits))
+            # Each critic is pulled on its own, as each is trained on its own prediction.
+            base, critics = (values.base, values.critics) if isinstance(values, LeastOf) else (values, 1)
+            scores_mVC = returns.from_unit(base.values(logits)).reshape(*logits.shape[:2], critics)
+            loss = functional.cross_entropy(scores_mVC, index_m1.expand(-1, critics), reduction="sum") / critics
             # ILQL's errors are in returns, ours in shares of their range: the squares of theirs are so much greater.
-            return functional.cross_entropy(scores_mV, index_m1[:, 0], reduction="sum") / returns.width**2
+            return loss / returns.width**2
         penalties_mK = values.loss(logits, torch.full((), floor, device=logits.device))
         mask = None if exists is None else exists.unsqueeze(1)
         return 0.5 * len(logits) * off_data_mean(penalties_mK.unsqueeze(1), index_m1, token_mask_AK=mask)

@@ -17,6 +17,7 @@ from qseq.language.config import GuidanceConfig
 from qseq.language.guidance import guide
 from qseq.language.model import QLanguageModel
 from qseq.language.support import choose_support
+from qseq.language.trunk import position_arguments
 
 
 class QLogitsProcessor(LogitsProcessor):
@@ -73,13 +74,16 @@ class QLogitsProcessor(LogitsProcessor):
             self._mask_BL = torch.cat([self._mask_BL[rows_B], one_B1], dim=1)
             new_BL = input_ids[:, -1:]
         self._seen_BL = input_ids
-        positions_BL = (self._mask_BL.long().cumsum(-1) - 1).clamp_min(0)[:, -new_BL.shape[1] :]
+        positions = {
+            name: positions_BL[:, -new_BL.shape[1] :]
+            for name, positions_BL in position_arguments(self.model.trunk, self._mask_BL).items()
+        }
         outputs = self.model.trunk(
             input_ids=new_BL,
             attention_mask=self._mask_BL.long(),
-            position_ids=positions_BL,
             past_key_values=self._cache,
             use_cache=True,
+            **positions,
         )
         hidden_BD: Tensor = outputs.last_hidden_state[:, -1]
         return hidden_BD

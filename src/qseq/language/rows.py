@@ -22,6 +22,8 @@ COLUMNS = (
     "rewards",
     "terminated",
     "truncated",
+    "next_prompt",
+    "next_messages",
 )
 """Every column that is read; others are ignored unless they look like a misspelling of one that is missing."""
 FORMS = (("messages",), ("input_ids", "action_mask"), ("prompt", "completion"))

@@ -135,6 +135,25 @@ def test_pieces_of_a_game_hold_it_all() -> None:
         assert (pieces[-1]["terminated"], pieces[-1]["truncated"]) == (row["terminated"], row["truncated"])
 
 
+def test_pieces_go_on_in_what_the_policy_will_see() -> None:
+    rng = np.random.default_rng(0)
+    for row in generate_rows("text:maze", MAZE, games=20):
+        pieces = cut_row(row, (1, 4), rng, window=3)
+        begin = 0
+        for piece in pieces:
+            end = begin + len(piece["rewards"])
+            assert piece["messages"] == row["messages"][2 * begin : 2 * end]
+            assert ("next_messages" in piece) == piece["truncated"]
+            if piece["truncated"]:
+                assert piece["next_messages"] == row["messages"][max(0, 2 * end - 4) : 2 * end + 1]
+            begin = end
+        if row["truncated"]:
+            seen = RecentTurns(lambda histories: [str(histories[0])], 3).act([row["messages"]])
+            assert [str(pieces[-1]["next_messages"])] == seen
+    with pytest.raises(RequestError, match="window=5"):
+        cut_row(row, (1, 4), rng, window=5)
+
+
 def test_pieces_with_folded_returns_keep_the_returns_to_the_games_end() -> None:
     rng = np.random.default_rng(1)
     for row in generate_rows("text:maze", MAZE, games=20):
