@@ -58,7 +58,10 @@ def run(
 
 def numbers(folder: Path) -> list[dict[str, float]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "steps_per_second"} for line in lines]
+    return [
+        {key: value for key, value in line.items() if key not in ("steps_per_second", "waiting_for_data")}
+        for line in lines
+    ]
 
 
 @pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "options"])

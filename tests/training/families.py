@@ -110,7 +110,10 @@ def train(request: dict[str, Any]) -> Path:
 def losses(run: Path) -> list[dict[str, float]]:
     """The lines of metrics.jsonl, without what depends on the clock."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "steps_per_second"} for line in lines]
+    return [
+        {key: value for key, value in line.items() if key not in ("steps_per_second", "waiting_for_data")}
+        for line in lines
+    ]
 
 
 def largest_difference(one: Path, other: Path) -> tuple[float, str]:

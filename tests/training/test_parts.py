@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,25 @@ def test_prefetcher_keeps_the_order_and_stops_early() -> None:
     with Prefetcher(load, iter(range(1000)), ahead=2) as prefetcher:
         assert [prefetcher.next() for _ in range(5)] == [0, 1, 2, 3, 4]
     assert len(loaded) < 12
+
+
+def test_prefetcher_knows_how_long_it_was_waited_for() -> None:
+    """Not when a batch is ready before it is asked for."""
+    loaded, may_load = threading.Event(), threading.Event()
+
+    def load(index: int) -> int:
+        if index == 1:
+            assert may_load.wait(10)
+        loaded.set()
+        return index
+
+    with Prefetcher(load, iter(range(2)), ahead=1) as prefetcher:
+        assert loaded.wait(10)
+        prefetcher.next()
+        ready = prefetcher.seconds_waited
+        threading.Timer(0.3, may_load.set).start()
+        prefetcher.next()
+        assert prefetcher.seconds_waited - ready > 0.2
 
 
 def test_what_is_drawn_for_a_batch_depends_on_seed_and_index_alone() -> None:

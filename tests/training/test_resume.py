@@ -23,7 +23,7 @@ from qseq.training import latest_checkpoint
 from training import toy_problem
 from training.toy_problem import ToyModel, toy_config, toy_trainer
 
-VOLATILE = {"steps_per_second"}
+VOLATILE = {"steps_per_second", "waiting_for_data"}
 
 
 def records(run: Path) -> list[dict[str, Any]]:

@@ -85,6 +85,7 @@ def test_learns_and_leaves_a_whole_run_folder(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [50, 100, 150, 200, 250, 300]
     assert {"loss", "error", "anchor", "grad_norm", "learning_rate", "steps_per_second"} < lines[0].keys()
+    assert 0 <= lines[0]["waiting_for_data"] < 1
     assert lines[-1]["error"] < 0.25 * lines[0]["error"]
 
 

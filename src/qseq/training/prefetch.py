@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -27,9 +28,13 @@ class Prefetcher:
 
     The order is that of `indices`, so the thread changes nothing but the time at which a batch is ready. An exception
     in `load` is raised by the `next()` whose batch it was.
+
+    Attributes:
+        seconds_waited: by `next()`, in all, for batches that were not ready.
     """
 
     def __init__(self, load: Callable[[int], Any], indices: Iterable[int], *, ahead: int = 2) -> None:
+        self.seconds_waited = 0.0
         self._load = load
         self._indices = indices
         self._ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(maxsize=ahead)
@@ -52,7 +57,9 @@ class Prefetcher:
 
     def next(self) -> Any:
         """The next batch."""
+        asked = time.monotonic()
         batch, error = self._ready.get()
+        self.seconds_waited += time.monotonic() - asked
         if error is not None:
             raise error
         return batch

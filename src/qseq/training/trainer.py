@@ -142,7 +142,7 @@ class Trainer:
         if main and config.trackers:
             settings = {key: str(value) for key, value in flatten(self.run_config).items()}
             self.accelerator.trackers = start_trackers(config.trackers, self.run, settings, first_step)
-        self._logged_at, self._logged_step = time.monotonic(), first_step
+        self._logged_at, self._logged_step, self._logged_wait = time.monotonic(), first_step, 0.0
         ahead = config.grad_accum_every + 1  # a step takes all its batches at once
         try:
             with (
@@ -152,7 +152,8 @@ class Trainer:
             ):
                 for step in range(first_step + 1, config.steps + 1):
                     self._step(step, prefetcher)
-                    text = self._log(step) if step % config.log_every == 0 or step == config.steps else None
+                    due = step % config.log_every == 0 or step == config.steps
+                    text = self._log(step, prefetcher.seconds_waited) if due else None
                     stopping = self._agree_to_stop(stop, step)
                     due = step % config.checkpoint_every == 0 or step == config.steps or stopping
                     checkpoint = self._save(step) if due else None
@@ -230,7 +231,8 @@ class Trainer:
         asked = torch.tensor(float(stop.signal is not None), device=self.accelerator.device)
         return bool(self.accelerator.reduce(asked, "sum").item() > 0)
 
-    def _log(self, step: int) -> str:
+    def _log(self, step: int, seconds_waited: float) -> str:
+        """`seconds_waited` for data since training began."""
         self.window.require_finite(self.last_checkpoint)
         means = self.window.take_means()
         if self.accelerator.num_processes > 1:
@@ -238,8 +240,10 @@ class Trainer:
         now = time.monotonic()
         record: dict[str, Any] = {name: float(value) for name, value in means.items()}
         record["learning_rate"] = learning_rate_at(step - 1, self.config)
-        record["steps_per_second"] = (step - self._logged_step) / max(now - self._logged_at, 1e-9)
-        self._logged_at, self._logged_step = now, step
+        seconds = max(now - self._logged_at, 1e-9)
+        record["steps_per_second"] = (step - self._logged_step) / seconds
+        record["waiting_for_data"] = (seconds_waited - self._logged_wait) / seconds
+        self._logged_at, self._logged_step, self._logged_wait = now, step, seconds_waited
         if self.accelerator.is_main_process:
             self.metrics.append({"step": step, **record})
             self.accelerator.log(record, step=step)
