@@ -26,7 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from _machine import cpu_model
+from _machine import cpu_model, write_report
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -45,11 +45,7 @@ def main() -> None:
         "versions": {name: version(name) for name in ("torch", "accelerate", "transformers", "numpy")},
     }
     result |= equality(arguments) if arguments.equality else throughput(arguments)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n")
+    write_report(result, arguments.out)
 
 
 def read_arguments() -> argparse.Namespace:

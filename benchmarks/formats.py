@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from _machine import write_report
 from qseq.episodes import EpisodeStore
 from qseq.episodes.codings import picture_layout
 from qseq.episodes.formats.video import psnr
@@ -70,8 +71,7 @@ def main() -> None:
         "versions": {name: version(name) for name in ("numpy", "pyarrow", "av", "pillow", "h5py", "minari")}
         | {"python": platform.python_version()},
     }
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2))
+    write_report(report, arguments.out)
 
 
 def collect_data(folder: Path) -> list[Path]:

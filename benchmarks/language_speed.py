@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from _machine import write_report
 from qseq.configuration import load_config
 from qseq.language import QLanguageModel, QRLHFConfig, TextObjective
 from qseq.language.batch import TextBatch, TokenisedText, collate
@@ -62,11 +63,7 @@ def main() -> None:
         "training": training(arguments),
         "generate": generating(arguments),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n")
+    write_report(result, arguments.out)
 
 
 def read_arguments() -> argparse.Namespace:

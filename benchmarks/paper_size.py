@@ -11,7 +11,6 @@ from a store of random images; the step is the trainer's, with activation checkp
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import resource
 import statistics
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 from transformers import EfficientNetConfig
 
+from _machine import write_report
 from qseq import Episode, EpisodeStore, EpisodeView, StoreWriter
 from qseq.configuration import load_config
 from qseq.policies import TokenPolicySpec
@@ -58,9 +58,7 @@ def main() -> None:
         "versions": {name: version(name) for name in ("torch", "transformers", "qseq")},
         **result,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    write_report(result, arguments.out)
 
 
 def measure(folder: Path, batch: int, repeats: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import platform
 import shutil
 import tempfile
@@ -26,7 +25,7 @@ import torch
 from websockets.asyncio.client import connect
 
 import qseq
-from _machine import cpu_model
+from _machine import cpu_model, write_report
 from _serving import KEY, WIDTH, Robot, served, small_policy, unpack
 from qseq.configuration import load_config
 from qseq.environments import make_environment
@@ -57,9 +56,7 @@ def main() -> None:
     alone, most = str(CLIENTS[0]), str(CLIENTS[-1])
     result["overhead_ms_p50"] = result["served"][alone]["ms_p50"] - result["in_process"][alone]["ms_p50"]
     result["batching_speedup"] = result["served"][most]["per_second"] / result["served_one_by_one"][most]["per_second"]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    write_report(result, arguments.out)
 
 
 def identity() -> dict[str, Any]:

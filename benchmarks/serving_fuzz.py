@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import random
 import time
 import urllib.request
@@ -24,7 +23,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from _hostile import bytes_of_a_stranger, message
-from _machine import cpu_model
+from _machine import cpu_model, write_report
 from _serving import KEY, WIDTH, Robot, processor_seconds, served, small_policy
 
 ENEMIES = 16
@@ -59,9 +58,7 @@ def main() -> None:
             "resident_mib": [round(found / 2**20, 1) for found in memory],
             "counted_by_server": counters(port),
         }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    write_report(result, arguments.out)
 
 
 async def attack(port: int, messages: int, seed: int) -> None:

@@ -8,7 +8,6 @@ Run it on an idle machine. Windows and opening of the store have a benchmark of 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import shutil
 import statistics
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from _machine import write_report
 from qseq import Episode, EpisodeStore, EpisodeView, StoreWriter, evaluate
 from qseq.actions import make_tokenizer
 from qseq.configuration import load_config
@@ -54,9 +54,7 @@ def main() -> None:
         }
     finally:
         shutil.rmtree(folder)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    write_report(result, arguments.out)
 
 
 def training(folder: Path, precision: str) -> dict[str, Any]:

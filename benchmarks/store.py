@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from _machine import cpu_model
+from _machine import cpu_model, write_report
 from qseq.episodes import Episode, EpisodeStore, EpisodeView, StoreWriter, Windows, WindowSpec
 
 STATE, ACTION, BATCH = 39, 4, 256
@@ -56,9 +56,7 @@ def main() -> None:
         result = measure(folder / "store", arguments.steps, arguments.batches, arguments.rounds)
     finally:
         shutil.rmtree(folder)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    write_report(result, arguments.out)
 
 
 def measure(path: Path, steps: int, batches: int, rounds: int) -> dict[str, object]:

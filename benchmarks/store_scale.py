@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from _machine import cpu_model
+from _machine import cpu_model, write_report
 from qseq.episodes import Episode, EpisodeStore, StoreWriter, convert
 from qseq.episodes.formats.video import psnr
 from qseq.evaluation.collect import collect
@@ -114,9 +114,7 @@ def main() -> None:
         "machine": {"cpu": cpu_model(), "cores": os.cpu_count(), "memory_gb": memory_gb(), "system": platform.system()},
         "python": platform.python_version(),
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2))
+    write_report(report, arguments.out)
 
 
 def measure_side(side: int, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:

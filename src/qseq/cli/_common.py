@@ -73,6 +73,13 @@ def override(text: str) -> str:
     return match.group(1)
 
 
+def add_policy_options(parser: argparse.ArgumentParser, text: str) -> None:
+    """`--policy-options`, read by `parse_options`; `text` is its help."""
+    parser.add_argument(
+        "--policy-options", type=override, action="extend", nargs="+", default=[], metavar="KEY=VALUE", help=text
+    )
+
+
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     """``["decoding=sampled", "temperature=0.5"]`` -> a dict; values are read as YAML scalars."""
     import yaml

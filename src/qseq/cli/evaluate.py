@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from qseq.cli._common import (
     add_environment,
+    add_policy_options,
     natural,
-    override,
     parse_options,
     percent,
     positive,
@@ -38,15 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", required=True, type=positive)
     parser.add_argument("--seed", type=natural, default=0, help="default: 0")
     parser.add_argument("--num-envs", type=positive, default=8, help="environments stepped together (default: 8)")
-    parser.add_argument(
-        "--policy-options",
-        type=override,
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="how the policy decides, such as decoding=sampled",
-    )
+    add_policy_options(parser, "how the policy decides, such as decoding=sampled")
     parser.add_argument("--instruction", help="tell the policy this instead of what the environment says")
     parser.add_argument(
         "--shuffle-instructions",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from qseq.cli._common import override, parse_options, refuse_existing
+from qseq.cli._common import add_policy_options, parse_options, refuse_existing
 
 HELP = "write a policy for other runtimes (ONNX, torch.export)"
 
@@ -27,10 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="what the policy can be told later; needed where a text encoder of Hugging Face reads it",
     )
-    parser.add_argument(
-        "--policy-options", type=override, action="extend", nargs="+", default=[], metavar="KEY=VALUE",
-        help="how the policy is loaded, such as beam_width=1; exports decide greedily",
-    )  # fmt: skip
+    add_policy_options(parser, "how the policy is loaded, such as beam_width=1; exports decide greedily")
 
 
 def run(args: argparse.Namespace) -> None:

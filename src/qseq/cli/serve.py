@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from qseq.cli._common import natural, override, parse_options, positive
+from qseq.cli._common import add_policy_options, natural, parse_options, positive
 from qseq.errors import RequestError
 
 HELP = "serve a trained policy to robots over websockets"
@@ -39,15 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="THEIRS=OURS",
         help="a client's name of a field and the policy's, such as observation/image=image",
     )
-    parser.add_argument(
-        "--policy-options",
-        type=override,
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="how the policy decides, such as decoding=sampled",
-    )
+    add_policy_options(parser, "how the policy decides, such as decoding=sampled")
     parser.add_argument("--reload-seconds", type=float, default=2.0, metavar="S", help="0: never (default: 2)")
     parser.add_argument("--threads", type=positive, metavar="N", help="of torch (default: its own choice)")
     parser.add_argument("--max-connections", type=positive, default=128, metavar="N", help="default: 128")

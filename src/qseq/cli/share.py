@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from qseq.cli._common import override, parse_options
+from qseq.cli._common import add_policy_options, parse_options
 
 HELP = "write a policy with a model card, or upload it"
 HUB = "hub:"
@@ -19,10 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", required=True, metavar="FOLDER|hub:OWNER/NAME", help="a new folder, or a repository")
     parser.add_argument("--license", metavar="ID", help="such as mit or apache-2.0; without, the card states none")
     parser.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
-    parser.add_argument(
-        "--policy-options", type=override, action="extend", nargs="+", default=[], metavar="KEY=VALUE",
-        help="how the policy is loaded, such as weights=int8",
-    )  # fmt: skip
+    add_policy_options(parser, "how the policy is loaded, such as weights=int8")
 
 
 def run(args: argparse.Namespace) -> None:
