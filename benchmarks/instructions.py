@@ -1,13 +1,15 @@
 """Do pictures and instructions matter? BabyAI seen by a camera, from a bot that is mostly sent to the wrong object.
 
     python benchmarks/instructions.py --methods q-transformer filtered-bc --seeds 0 1 2
+    python benchmarks/instructions.py --recipe sloppy-success          # the successes are full of mistakes, too
     python benchmarks/instructions.py --tasks GoToLocal PickupLoc      # a model each, not one of both
     python benchmarks/instructions.py --table
 
 Tasks joined by '+' are learnt by one model. All seeds and methods share the data of a task. Evaluation: the final
 checkpoint, 200 unseen rooms, the same for all, in every way of deciding that is named below; in the first of them also
 with each episode told the instruction of another, and with the camera blank. "data" is what the bot achieved, "chance"
-what random actions do. A cell that benchmarks/results/instructions.jsonl already holds is not run again.
+what random actions do. Nothing is set per task, recipe or seed. A cell that benchmarks/results/instructions.jsonl
+already holds is not run again.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from _cells import ROOT, ResultLines, collect_once, qseq, train_to_end
+from qseq.environments.babyai_recipes import RECIPES as BABYAI_RECIPES
 
 RESULTS = ResultLines("instructions")
 WORK = ROOT / "runs" / "instructions"
@@ -73,30 +76,31 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def collect(task: str, policy: str = "recipe") -> Path:
-    """The data of a task, or the episodes of random actions, made by `qseq collect` unless they are there already."""
-    store = WORK / "data" / (task if policy == "recipe" else f"{task}_{policy}")
+def collect(task: str, recipe: str) -> Path:
+    """The data of a task, or the episodes of "random" actions, made by `qseq collect` unless they are there already."""
+    store = WORK / "data" / f"{task}_{recipe}"
     kwargs = json.dumps({"task": task})
-    how = ["--recipe", "corrupted"] if policy == "recipe" else ["--env", ENVIRONMENT, "--policy", policy]
-    episodes = COLLECTED_EPISODES if policy == "recipe" else EVALUATION_EPISODES
+    random = recipe == "random"
+    how = ["--env", ENVIRONMENT, "--policy", "random"] if random else ["--recipe", recipe]
+    episodes = EVALUATION_EPISODES if random else COLLECTED_EPISODES
     return collect_once(store, *how, "--env-kwargs", kwargs, "--episodes", str(episodes),
                         "--seed", str(COLLECTION_SEED))  # fmt: skip
 
 
-def compare_with(task: str) -> None:
+def compare_with(task: str, recipe: str) -> None:
     """What the bot achieved in the data, and what random actions do."""
     from qseq.episodes import EpisodeStore
 
-    for method, decoding, store in (("data", "the bot", collect(task)), ("chance", "random", collect(task, "random"))):
-        rate = float((EpisodeStore.open(store).success == 1).mean())
-        line = {"task": task, "evaluated_on": task, "method": method, "seed": 0, "decoding": decoding}
+    for method, decoding, policy in (("data", "the bot", recipe), ("chance", "random", "random")):
+        rate = float((EpisodeStore.open(collect(task, policy)).success == 1).mean())
+        line = {"recipe": recipe, "task": task, "evaluated_on": task, "method": method, "seed": 0, "decoding": decoding}
         _add({**line, "shown": "as it is", "success_rate": rate})
 
 
-def run(tasks: str, method: str, seed: int) -> None:
+def run(recipe: str, tasks: str, method: str, seed: int) -> None:
     """Train, and evaluate with everything and with less."""
-    folder = WORK / "runs" / f"{tasks}__{method}__{seed}"
-    data = [argument for task in tasks.split("+") for argument in ("--data", str(collect(task)))]
+    folder = WORK / "runs" / f"{tasks}__{recipe}__{method}__{seed}"
+    data = [argument for task in tasks.split("+") for argument in ("--data", str(collect(task, recipe)))]
     seconds = train_to_end(folder, "--algo", method, *data, "--seed", str(seed), *METHODS[method].overrides)
     decodings = METHODS[method].decodings
     own = next(iter(decodings))
@@ -110,6 +114,7 @@ def run(tasks: str, method: str, seed: int) -> None:
         measured = json.loads(result.read_text())
         found.append(
             {
+                "recipe": recipe,
                 "task": tasks,
                 "evaluated_on": task,
                 "method": method,
@@ -131,7 +136,7 @@ def _add(*lines: dict[str, Any]) -> None:
     RESULTS.add(*lines)
     for line in lines:
         print(
-            *(line[key] for key in ("evaluated_on", "method", "seed", "decoding", "shown", "success_rate")),
+            *(line[key] for key in ("recipe", "evaluated_on", "method", "seed", "decoding", "shown", "success_rate")),
             sep="  ",
             flush=True,
         )
@@ -142,9 +147,9 @@ def table() -> str:
     groups: dict[tuple[str, ...], list[float]] = {}
     for line in sorted(RESULTS.read(), key=lambda line: line["seed"]):
         task = line["evaluated_on"] + (" (one model)" if "+" in line["task"] else "")
-        key = (task, *(line[name] for name in ("method", "decoding", "shown")))
+        key = (task, *(line[name] for name in ("recipe", "method", "decoding", "shown")))
         groups.setdefault(key, []).append(100 * line["success_rate"])
-    rows = ["| task | method | decides | shown | success % |", "|---|---|---|---|---|"]
+    rows = ["| task | recipe | method | decides | shown | success % |", "|---|---|---|---|---|---|"]
     for key, rates in sorted(groups.items()):
         each = " ".join(f"{rate:.0f}" for rate in rates)
         rows.append(f"| {' | '.join(key)} | {sum(rates) / len(rates):.0f} ({each}) |")
@@ -153,6 +158,7 @@ def table() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="corrupted", choices=BABYAI_RECIPES)
     parser.add_argument("--tasks", nargs="+", default=["GoToLocal+PickupLoc"])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -160,13 +166,14 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if not arguments.table:
-        done = {(line["task"], line["method"], line["seed"]) for line in RESULTS.read()}
-        asked = [(t, m, s) for s in arguments.seeds for m in arguments.methods for t in arguments.tasks]
+        recipe = arguments.recipe
+        done = {tuple(line[key] for key in ("recipe", "task", "method", "seed")) for line in RESULTS.read()}
+        asked = [(recipe, t, m, s) for s in arguments.seeds for m in arguments.methods for t in arguments.tasks]
         cells = [cell for cell in asked if cell not in done]
         for task in sorted({task for tasks in arguments.tasks for task in tasks.split("+")}):
-            if (task, "chance", 0) not in done:
-                compare_with(task)
-            collect(task)
+            if (recipe, task, "chance", 0) not in done:
+                compare_with(task, recipe)
+            collect(task, recipe)
         with ThreadPoolExecutor(arguments.jobs) as pool:
             list(pool.map(lambda cell: run(*cell), cells))
     print(table())
