@@ -1,13 +1,14 @@
 """Windows of pictures a second: the store in each coding beside numpy and what others offer, on the same frames.
 
     python benchmarks/store_scale.py                                     warm, 0.1 GB a size: about three minutes
-    python benchmarks/store_scale.py --gigabytes 10 --cold --seconds 30  an hour; 22 GB of disk at most
+    python benchmarks/store_scale.py --gigabytes 10 --cold --seconds 30 --out benchmarks/results/store_scale_cold.json
+                                                                         an hour; 22 GB of disk at most
         [--sides 64 224] [--only qseq-raw qseq-jpeg ...] [--out benchmarks/results/store_scale.json]
 
 Batches of 64 random windows of 6 frames. The frames are Meta-World's, rendered once and then moved and recoloured to
 fill the size asked for (so that films and JPEG meet what they meet in use). Each contender reads in a process of its
-own with one torch thread; its copy of the data is made before and removed after. `--cold` has the system forget all
-pages before a contender reads. Environments with other packages are named by QSEQ_LEROBOT_PYTHON,
+own with one torch thread; its copy of the data is made before and removed after (of slow codings, of one GB at most).
+`--cold` has the system forget all pages before a contender reads. Environments with other packages are named by QSEQ_LEROBOT_PYTHON,
 QSEQ_Q_TRANSFORMER_PYTHON and QSEQ_TORCHRL_PYTHON; what is not named is left out, and the result says so.
 """
 
@@ -45,6 +46,7 @@ SPACE = {"type": "box", "low": [-1.0] * 4, "high": [1.0] * 4}
 READERS = Path(__file__).parent / "peers" / "window_readers.py"
 RENDERED = {64: 12, 224: 4}  # episodes
 LARGEST_LAYOUT = 3e9  # bytes of q-transformer's layout: it holds all of it in memory
+LARGEST_COMPRESSED = {"png": 1e9, "jpeg:90": 1e9}  # bytes of raw frames: to write more of these takes too long
 
 
 @dataclass(frozen=True)
@@ -221,8 +223,14 @@ def to_nothing(store: EpisodeStore, copy: Path) -> dict[str, Any]:
 @cache
 def to_store(images: str) -> Callable[[EpisodeStore, Path], dict[str, Any]]:
     def build(store: EpisodeStore, copy: Path) -> dict[str, Any]:
-        convert(str(store.path), str(copy / "store"), images=images)
-        return {"path": str(copy / "store")}
+        frames = LARGEST_COMPRESSED.get(images, np.inf) / np.prod(store.schema.fields[FIELD].shape)
+        if store.num_frames <= frames:
+            convert(str(store.path), str(copy / "store"), images=images)
+            return {"path": str(copy / "store")}
+        some = range(int(np.searchsorted(np.cumsum(store.lengths + 1), frames)))
+        with StoreWriter(copy / "store", action_space=SPACE, images=images) as writer:
+            writer.extend(store.episode(index) for index in some)
+        return {"path": str(copy / "store"), "num_frames": EpisodeStore.open(copy / "store").num_frames}
 
     return build
 
