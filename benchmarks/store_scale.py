@@ -2,14 +2,16 @@
 
     python benchmarks/store_scale.py                                     warm, 0.1 GB a size: about three minutes
     python benchmarks/store_scale.py --gigabytes 10 --cold --seconds 30 --out benchmarks/results/store_scale_cold.json
-                                                                         an hour; 22 GB of disk at most
+        --control-group /sys/fs/cgroup/memory/small                      an hour; 22 GB of disk at most
         [--sides 64 224] [--only qseq-raw qseq-jpeg ...] [--out benchmarks/results/store_scale.json]
 
 Batches of 64 random windows of 6 frames. The frames are Meta-World's, rendered once and then moved and recoloured to
 fill the size asked for (so that films and JPEG meet what they meet in use). Each contender reads in a process of its
 own with one torch thread; its copy of the data is made before and removed after (of slow codings, of one GB at most).
-`--cold` has the system forget all pages before a contender reads. Environments with other packages are named by QSEQ_LEROBOT_PYTHON,
-QSEQ_Q_TRANSFORMER_PYTHON and QSEQ_TORCHRL_PYTHON; what is not named is left out, and the result says so.
+`--cold` has the system forget all pages before a contender reads; a control group that limits the readers' memory keeps
+data smaller than this machine's from staying there whole. Environments with other packages are named by
+QSEQ_LEROBOT_PYTHON, QSEQ_Q_TRANSFORMER_PYTHON and QSEQ_TORCHRL_PYTHON; what is not named is left out, and the result
+says so.
 """
 
 from __future__ import annotations
@@ -87,6 +89,9 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[64, 224], choices=sorted(RENDERED))
     parser.add_argument("--seconds", type=float, default=4.0, help="of reading, for each contender")
     parser.add_argument("--cold", action="store_true")
+    parser.add_argument(
+        "--control-group", type=Path, help="folder of one that limits memory: readers join it, pages of files count"
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help="some contenders only")
     parser.add_argument("--no-training", action="store_true", help="leave out how long a trainer waits")
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="where the copies are made")
@@ -106,6 +111,7 @@ def main() -> None:
     report = {
         "gigabytes": arguments.gigabytes,
         "cold": arguments.cold,
+        "memory_of_a_reader_gb": memory_limit_gb(arguments.control_group),
         "seconds": arguments.seconds,
         "batch": BATCH,
         "frames_a_window": FRAMES,
@@ -155,6 +161,7 @@ def measure(contender: Contender, store: EpisodeStore, copy: Copy, arguments: ar
         "seed": 0,
         "threads": 1,
         "cold": arguments.cold,
+        "control_group": str(arguments.control_group or ""),
         "shape": list(store.schema.fields[FIELD].shape),
         **contender.options,
         **copy.request,
@@ -399,6 +406,15 @@ def waiting(store: EpisodeStore, folder: Path, images: str) -> dict[str, Any]:
 
 def bytes_on_disk(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def memory_limit_gb(control_group: Path | None) -> float:
+    """Of a control group (its second or first version), or all memory without one."""
+    if control_group is None:
+        return memory_gb()
+    newer = control_group / "memory.max"
+    limit = newer if newer.exists() else control_group / "memory.limit_in_bytes"
+    return round(int(limit.read_text()) / 1e9, 1)
 
 
 def memory_gb() -> float:

@@ -162,6 +162,8 @@ CONTENDERS: dict[str, tuple[Callable[[Request], Batches], tuple[str, ...]]] = {
 def main() -> None:
     name, request = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
     torch.set_num_threads(1)
+    if request["control_group"]:
+        Path(request["control_group"], "cgroup.procs").write_text(str(os.getpid()))
     read, packages = CONTENDERS[name]
     before = memory()
     started = time.perf_counter()
