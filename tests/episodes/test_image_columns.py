@@ -75,6 +75,21 @@ def test_rows_are_those_of_the_raw_column(images: str, shape: tuple[int, ...], t
     np.testing.assert_array_equal(store.episode(2).observations["eye"], decoded[6:13])
 
 
+@pytest.mark.parametrize(("quality", "step"), [(1, 255), (25, 100), (50, 50), (75, 25), (90, 10), (100, 1)])
+def test_jpeg_rounds_every_frequency_to_the_same_step(quality: int, step: int) -> None:
+    """Grey noise has all frequencies alike: rounding to multiples of a step leaves a variance of step^2 / 12. (What
+    is far coarser rounds most of the noise away, and errs by the noise.)
+    """
+    coding = ImageCoding("jpeg", quality)
+    assert coding.rounding_step == step
+    noise_HWC = np.random.default_rng(0).normal(128, 30, (64, 64, 1)).clip(0, 255).astype(np.uint8)
+    decoded_HWC = np.empty_like(noise_HWC)
+    coding.decode(np.frombuffer(coding.encode(noise_HWC), np.uint8), decoded_HWC, lambda: "noise")
+    error = np.mean((decoded_HWC.astype(float) - noise_HWC) ** 2)
+    expected = step**2 / 12
+    assert error == pytest.approx(expected, rel=0.1) if step <= 50 else error < expected
+
+
 def test_each_frame_asked_for_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = EpisodeStore.open(make_camera_store(tmp_path / "s", "jpeg"))
     decoded = []
