@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from qseq.episodes import EpisodeStore, convert, open_source
 from qseq.episodes.codings import picture_layout
 from qseq.episodes.formats.lerobot_features import columns_of
-from qseq.episodes.formats.video import psnr
+from qseq.episodes.formats.video import FilmWriter, psnr
 from qseq.episodes.schema import FieldSpec
 from qseq.episodes.sources import parse_source
 from qseq.errors import RequestError
@@ -300,6 +302,17 @@ def test_reading_begins_anywhere(tmp_path: Path, first: int) -> None:
     assert len(rest) == store.num_episodes - first
     for found, expected in zip(rest, whole[first:], strict=True):
         assert_same(found, expected)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux tells what priority threads have")
+def test_filming_takes_no_priority_over_others(tmp_path: Path) -> None:
+    """SVT-AV1 gives its threads, and the one that opens it, real-time priority where it may."""
+    film = FilmWriter(tmp_path / "film.mp4", Fraction(20), 64, 64)
+    for value in (0, 100):
+        film.add(np.full((64, 64, 3), value, np.uint8))
+    policies = {os.sched_getscheduler(int(thread.name)) for thread in Path("/proc/self/task").iterdir()}
+    film.close()
+    assert policies == {os.SCHED_OTHER}
 
 
 def test_grey_films(tmp_path: Path) -> None:

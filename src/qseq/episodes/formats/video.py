@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +39,12 @@ class FilmWriter:
         import av
 
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), format="rgb24")
-        self._container.mux(self._stream.encode(frame))
+        if self.num_frames == 0:
+            with _ordinary_scheduling():
+                packets = self._stream.encode(frame)  # opens the encoder
+        else:
+            packets = self._stream.encode(frame)
+        self._container.mux(packets)
         self.num_frames += 1
 
     @property
@@ -127,6 +133,23 @@ class FilmReader:
             self._container.seek(int(time / stream.time_base), stream=stream, backward=True)
         self._frames = self._container.decode(stream)
         self._ahead = []
+
+
+@contextmanager
+def _ordinary_scheduling() -> Iterator[None]:
+    """Undo the real-time priority that SVT-AV1 gives its threads, and ours, where it may.
+
+    It may as root, as in most containers; then a conversion takes the machine away from everything else on it.
+    """
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    yield
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):  # it has ended since
+            if os.sched_getscheduler(int(thread.name)) == os.SCHED_FIFO:
+                os.sched_setscheduler(int(thread.name), policy, parameters)
 
 
 def _time(frame: Any) -> float:
