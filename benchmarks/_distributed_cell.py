@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from _machine import peak_bytes
 from qseq.configuration import load_config
 from qseq.language import QRLHFConfig
 from qseq.language.algorithm import prepare
@@ -73,7 +74,7 @@ def print_result(arguments: argparse.Namespace, folder: Path) -> None:
 
     def note(state: TrainerState) -> None:
         if state.step in (arguments.warm, arguments.steps - 1):  # the last step writes a checkpoint
-            marks[state.step] = (time.perf_counter(), loopback_bytes(), time.process_time(), peak())
+            marks[state.step] = (time.perf_counter(), loopback_bytes(), time.process_time(), peak_bytes())
 
     prepared.trainer.callbacks = (note,)
     prepared.trainer.train()
@@ -124,11 +125,6 @@ def write_rows(path: Path, length: int) -> None:
 def resident() -> int:
     """Bytes of this process in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def peak() -> int:
-    """The most that there ever were."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def loopback_bytes() -> int:

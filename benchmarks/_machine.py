@@ -17,6 +17,15 @@ def cpu_model() -> str:
         return platform.processor() or "unknown"
 
 
+def peak_bytes() -> int:
+    """The most memory that this process has held (Linux).
+
+    Not `ru_maxrss`, which a process inherits from the one that started it: it would say how large a benchmark is.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
 def write_report(result: dict[str, Any], out: Path | None) -> None:
     """Print a result, and write it to a file if there is one."""
     text = json.dumps(result, indent=2)

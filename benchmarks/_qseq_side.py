@@ -7,7 +7,6 @@ the trainer's.
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from _machine import peak_bytes
 from peers.answering import answer, timed
 from qseq import Episode, EpisodeStore, QLearner, QRoboticTransformer, StoreWriter
 from qseq.networks.vision import VisionConfig
@@ -85,7 +85,7 @@ class Side:
 
         self.step += 1
         seconds = timed(lambda: self.trainer._step(self.step, Feed()))  # type: ignore[arg-type]
-        return {"seconds": seconds, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+        return {"seconds": seconds, "peak_bytes": peak_bytes()}
 
     def decode(self, batch: int, repeats: int) -> dict[str, Any]:
         """The action dimensions from an encoded state."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from _machine import write_report
+from _machine import peak_bytes, write_report
 from qseq.configuration import load_config
 from qseq.language import QLanguageModel, QRLHFConfig, TextObjective
 from qseq.language.batch import TextBatch, TokenisedText, collate
@@ -181,7 +180,7 @@ def peak_memory(arguments: argparse.Namespace) -> float:
         step()
     if arguments.device != "cpu":
         return float(torch.cuda.max_memory_allocated() / 2**20)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return peak_bytes() / 2**20
 
 
 # --- generate --------------------------------------------------------------------------------------------------------

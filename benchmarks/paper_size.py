@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import resource
 import statistics
 import tempfile
 import time
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 from transformers import EfficientNetConfig
 
-from _machine import write_report
+from _machine import peak_bytes, write_report
 from qseq import Episode, EpisodeStore, EpisodeView, StoreWriter
 from qseq.configuration import load_config
 from qseq.policies import TokenPolicySpec
@@ -156,10 +155,6 @@ def write_episodes(path: Path) -> EpisodeView:
                 )
             )
     return EpisodeView(EpisodeStore.open(path))
-
-
-def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def machine(threads: int) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -70,3 +72,12 @@ def test_an_interrupted_cell_leaves_no_line(cells: ModuleType, tmp_path: Path) -
     assert results.read() == []
     results.add({"a": 1}, {"a": 2})
     assert results.read() == [{"a": 1}, {"a": 2}]
+
+
+def test_peak_memory_is_not_inherited_from_the_process_that_started_one() -> None:
+    folder = Path(__file__).parents[1] / "benchmarks"
+    larger = bytearray(400_000_000)
+    larger[::4096] = b"x" * len(larger[::4096])  # pages that were never written to do not count
+    command = [sys.executable, "-c", "from _machine import peak_bytes; print(peak_bytes())"]
+    told = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert len(larger) > 4 * int(told.stdout)

@@ -13,12 +13,12 @@ Models, losses, optimiser and training loop are the package's own and untouched.
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
 import types
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,12 +26,15 @@ from answering import answer, timed
 from torch import Tensor
 from torch.utils.data import Dataset
 
+sys.path.append(str(Path(__file__).parents[1]))
 sys.modules["torchvision"] = None  # type: ignore[assignment]
 sys.modules["open_clip"] = types.ModuleType("open_clip")
 sys.modules["open_clip"].tokenizer = None  # type: ignore[attr-defined]
 
 from classifier_free_guidance_pytorch import classifier_free_guidance_pytorch as conditioning  # noqa: E402
 from q_transformer import QLearner, QRoboticTransformer  # noqa: E402
+
+from _machine import peak_bytes  # noqa: E402
 
 EMBEDDING = 768
 
@@ -117,7 +120,7 @@ class Side:
         assert self.learner is not None
         self.learner.num_train_steps += 1
         seconds = timed(self.learner)
-        return {"seconds": seconds, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+        return {"seconds": seconds, "peak_bytes": peak_bytes()}
 
     @torch.no_grad()
     def decode(self, batch: int, repeats: int) -> dict[str, Any]:
