@@ -187,6 +187,7 @@ def measure(contender: Contender, store: EpisodeStore, copy: Copy, arguments: ar
     psnr_db = quality(contender, store, copy.folder) if told_db is None else {"psnr_db": told_db}
     return {
         **measured,
+        "frames": frames,
         "mb_on_disk": round(size / 1e6, 2),
         "bytes_a_frame": round(size / frames),
         **written,
@@ -350,6 +351,8 @@ def summarise(measured: dict[str, Any], cold: bool) -> None:
         "jpeg_bytes_over_film": (of("qseq-jpeg", "bytes_a_frame"), film),
         "jpeg_rate_over_film": (of("qseq-jpeg", rate), fastest),
     }
+    if of("q-transformer", "frames") != of("qseq-raw", "frames"):
+        del pairs["raw_rate_over_q_transformer"]  # what fits into memory is read faster, whoever reads it
     for name, (above, below) in pairs.items():
         if above and below:
             goals[name] = round(above / below, 2)
