@@ -122,6 +122,7 @@ def run(recipe: str, tasks: str, method: str, seed: int) -> None:
                 "decoding": decoding,
                 "shown": shown,
                 **{key: measured[key] for key in ("success_rate", "success_ci95", "mean_length", "episodes")},
+                "success_by_wording": success_by_wording(measured["rows"]),
                 "evaluation_seed": EVALUATION_SEED,
                 "collection_seed": COLLECTION_SEED,
                 "collected_episodes": COLLECTED_EPISODES,
@@ -130,6 +131,17 @@ def run(recipe: str, tasks: str, method: str, seed: int) -> None:
             }
         )
     _add(*found)
+
+
+def success_by_wording(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Missions that name a place ("on your left") mean places as they were at the start, which must be remembered."""
+    groups: dict[str, list[bool]] = {"names a place": [], "names none": []}
+    for row in rows:
+        placed = any(word in row["instruction"] for word in ("left", "right", "in front", "behind"))
+        groups["names a place" if placed else "names none"].append(row["success"])
+    return {
+        name: {"episodes": len(each), "success_rate": sum(each) / len(each)} for name, each in groups.items() if each
+    }
 
 
 def _add(*lines: dict[str, Any]) -> None:
