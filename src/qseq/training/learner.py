@@ -53,7 +53,8 @@ def make_accelerator(*, cpu: bool = False, kwargs_handlers: Sequence[Any] = ()) 
     # between two trainers of one process). Some parameters may get no gradient in a step: a dropped condition.
     handlers = list(kwargs_handlers)
     if not any(isinstance(handler, DistributedDataParallelKwargs) for handler in handlers):
-        handlers.append(DistributedDataParallelKwargs(find_unused_parameters=True))
+        # Gradients as views of what is sent: no second copy of them, and none to and fro at each step.
+        handlers.append(DistributedDataParallelKwargs(find_unused_parameters=True, gradient_as_bucket_view=True))
     # Unless told so, accelerate takes several processes without a GPU for strangers: each would train alone.
     cpu = cpu or (int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available())
     accelerator = Accelerator(cpu=cpu, kwargs_handlers=handlers)
