@@ -124,7 +124,7 @@ class Side:
         def losses(**changes: torch.Tensor) -> dict[str, float]:
             torch.manual_seed(1)
             with torch.no_grad():
-                total, terms = self.trainer.learner(replace(batch, **changes))
+                total, terms = self.trainer.learner(replace(batch, **changes), {})
             return {"temporal_difference": float(terms["temporal_difference"]), "total": float(total)}
 
         return {
