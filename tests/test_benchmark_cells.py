@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,16 +10,13 @@ from types import ModuleType
 
 import pytest
 
+from support.scripts import load_script
+
 
 @pytest.fixture
 def cells(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """benchmarks/_cells.py, whose command writes down what it was asked instead of doing it."""
-    path = Path(__file__).parents[1] / "benchmarks" / "_cells.py"
-    spec = importlib.util.spec_from_file_location("benchmark_cells", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("benchmarks/_cells.py")
     module.asked = []  # type: ignore[attr-defined]
     monkeypatch.setattr(module, "qseq", lambda *arguments: module.asked.append(arguments))
     return module

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
 
 from qseq.episodes import EpisodeStore, EpisodeView
-
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+from support.scripts import ROOT, load_script
 
 
 def test_a_recording_becomes_a_store(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = importlib.util.spec_from_file_location("locomotion", FOLDER / "locomotion.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "locomotion", module)
-    spec.loader.exec_module(module)
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    module = load_script("benchmarks/locomotion.py")
     lengths = np.array([3, 1, 2])
     np.savez(
         tmp_path / "sac.npz",

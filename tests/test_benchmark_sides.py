@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from support.scripts import ROOT, load_script
+
 VIT = {"dim_conv_stem": 8, "dim": 8, "dim_head": 8, "depth": [1, 1], "window_size": 4, "mbconv_expansion_rate": 2,
        "mbconv_shrinkage_rate": 0.25, "dropout": 0.1}  # fmt: skip
 SIZE: dict[str, Any] = {"frames": 2, "num_actions": 2, "action_bins": 8, "depth": 1, "heads": 1, "dim_head": 8,
@@ -19,13 +17,8 @@ SIZE: dict[str, Any] = {"frames": 2, "num_actions": 2, "action_bins": 8, "depth"
 
 @pytest.fixture
 def side(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(sys, "path", [str(BENCHMARKS), *sys.path])
-    spec = importlib.util.spec_from_file_location("_qseq_side", BENCHMARKS / "_qseq_side.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return load_script("benchmarks/_qseq_side.py")
 
 
 def test_it_answers_everything(side: ModuleType) -> None:

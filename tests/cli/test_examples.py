@@ -5,26 +5,17 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from cli.tools import TINY, Command
-
-ROOT = Path(__file__).parents[2]
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from support.scripts import ROOT, load_script
 
 
 def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    load("quickstart").main(tmp_path, episodes=4, evaluation_episodes=2, settings=[*TINY, "training.steps=2"])
+    load_script("examples/quickstart.py").main(
+        tmp_path, episodes=4, evaluation_episodes=2, settings=[*TINY, "training.steps=2"]
+    )
     assert capsys.readouterr().out.count("mean return") == 2
 
 
@@ -41,7 +32,7 @@ def test_links_of_the_readme_lead_somewhere() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("metaworld") is None, reason="needs qseq[metaworld]")
 def test_the_demo_types_valid_commands(qseq: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its commands, with the numbers made tiny, in this process."""
-    demo = load("metaworld_demo")
+    demo = load_script("examples/metaworld_demo.py")
     monkeypatch.setattr(demo, "FOLDER", tmp_path)
     monkeypatch.setattr(demo, "EPISODES", 4)
     monkeypatch.setattr(demo, "EVALUATION_EPISODES", 1)

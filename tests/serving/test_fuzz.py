@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from websockets.exceptions import ConnectionClosed
 
 from qseq.serving import Limits
+from support.scripts import load_script
 from tests.policies.test_token_policy import make_policy
 from tests.serving.tools import SECONDS, Robot, running, save, states
 
 MESSAGES, WIDTH = 1000, 3
 
 
-def hostile() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "_hostile.py"
-    spec = importlib.util.spec_from_file_location("hostile", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_hostile_messages_change_nothing_for_others(tmp_path: Path) -> None:
-    module, generator = hostile(), random.Random(0)
+    module, generator = load_script("benchmarks/_hostile.py"), random.Random(0)
     policy = make_policy(history=2)
     answers = {"actions": 0, "errors": 0, "ended": 0}
     with running(save(policy, tmp_path / "policy"), limits=Limits(requests_per_second=0)) as server:
