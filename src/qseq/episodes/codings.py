@@ -4,7 +4,7 @@ A coding is written as a text: "raw", "png" (exact), "jpeg" or "jpeg:QUALITY" (1
 keeps the colours at full resolution (4:4:4): in pictures of 64 pixels half of it blurs what an instruction names. All
 frequencies are rounded to the same step. The tables of the standard spend bytes where people look; a network is served
 by the smallest squared error, and for that equal steps are best (the reverse water-filling of rate-distortion theory;
-Cover & Thomas, Elements of Information Theory, 2nd ed., Theorem 10.3.3): 17 to 29% fewer bytes at no more error.
+Cover & Thomas, Elements of Information Theory, 2nd ed., Theorem 10.3.3).
 
 Legend: H height, W width, C channels.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -39,10 +39,7 @@ class FilmWriter:
         import av
 
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), format="rgb24")
-        if self.num_frames == 0:
-            with _ordinary_scheduling():
-                packets = self._stream.encode(frame)  # opens the encoder
-        else:
+        with _ordinary_scheduling() if self.num_frames == 0 else nullcontext():  # the first frame opens the encoder
             packets = self._stream.encode(frame)
         self._container.mux(packets)
         self.num_frames += 1
@@ -145,11 +142,13 @@ def _ordinary_scheduling() -> Iterator[None]:
         yield
         return
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
-    yield
-    for thread in Path("/proc/self/task").iterdir():
-        with suppress(ProcessLookupError):  # it has ended since
-            if os.sched_getscheduler(int(thread.name)) == os.SCHED_FIFO:
-                os.sched_setscheduler(int(thread.name), policy, parameters)
+    try:
+        yield
+    finally:
+        for thread in Path("/proc/self/task").iterdir():
+            with suppress(ProcessLookupError):  # it has ended since
+                if os.sched_getscheduler(int(thread.name)) == os.SCHED_FIFO:
+                    os.sched_setscheduler(int(thread.name), policy, parameters)
 
 
 def _time(frame: Any) -> float:
