@@ -37,7 +37,13 @@ def make_policy(
     spec_options: Mapping[str, Any] | None = None,
     **network: Any,
 ) -> QTransformerPolicy:
-    extra = {"value": {"kind": "bounded"}, "initial_value": 0.05, "value_folds": 1, "decoding": dict(decoding or {})}
+    extra = {
+        "value": {"kind": "bounded"},
+        "initial_value": 0.05,
+        "value_folds": 1,
+        "prior": "prior_weight" in (decoding or {}),
+        "decoding": dict(decoding or {}),
+    }
     spec = TokenPolicySpec(
         network=from_dict(NetworkConfig, SIZES | network),
         fields=dict(fields),

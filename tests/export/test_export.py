@@ -165,6 +165,7 @@ def test_torch_export_is_reloaded_to_the_same_outputs(tmp_path: Path) -> None:
     [
         ({"decoding": {"beam_width": 2}}, "decoding: found a policy that samples or searches"),
         ({"decoding": {"temperature": 0.5}}, "decoding: found a policy that samples or searches"),
+        ({"decoding": {"prior_weight": 0.1}}, r"decoding\.prior_weight: found 0\.1, expected 0"),
         ({"head": {"dimension_order": "learned"}}, r"dimension_order: found learned, expected fixed or random"),
     ],
 )

@@ -42,7 +42,7 @@ def make_policy(
         history=history,
         tokenizer=make_tokenizer(SIDES, num_bins=2, chunk=chunk),
         action_space=SIDES,
-        extra={"value": {"kind": "bounded"}, "initial_value": 0.05, "value_folds": 1},
+        extra={"value": {"kind": "bounded"}, "initial_value": 0.05, "value_folds": 1, "prior": False},
         needs_instruction=options.pop("needs_instruction", False),
         crop=crop,
     )

@@ -26,7 +26,7 @@ def make_policy(history: int = 1, chunk: int = 1) -> QTransformerPolicy:
         history=history,
         tokenizer=make_tokenizer(ACTION_SPACE, num_bins=16, chunk=chunk),
         action_space=ACTION_SPACE,
-        extra={"value": {"kind": "bounded"}, "initial_value": 0.05, "value_folds": 2},
+        extra={"value": {"kind": "bounded"}, "initial_value": 0.05, "value_folds": 2, "prior": False},
     )
     torch.manual_seed(0)
     return QTransformerPolicy(QTransformerPolicy.build_network(spec, spec.blank_layouts()), spec)

@@ -104,6 +104,11 @@ def check_exportable(policy: Any) -> Sequence[int]:
             "decoding: found a policy that samples or searches, expected a greedy one, as exports decide; load it so "
             "with --policy-options, such as temperature=0, epsilon=0, beam_width=1, or decoding=greedy of cloning"
         )
+    if decoding is not None and decoding.prior_weight:
+        raise RequestError(
+            f"decoding.prior_weight: found {decoding.prior_weight}, expected 0: programs hold the values alone; load "
+            "the policy with --policy-options prior_weight=0"
+        )
     return () if decoding is None else decoding.order
 
 

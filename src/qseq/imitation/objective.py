@@ -9,11 +9,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from qseq.actions import ActionTokenizer
 from qseq.episodes import WindowBatch, WindowSpec
 from qseq.networks.action_network import ActionNetwork
+from qseq.networks.likelihood import among_existing, negative_log_likelihood
 from qseq.policies.windows import decision_tokens_of, observation_at
 from qseq.training import Losses
 
@@ -44,9 +44,8 @@ class CloningObjective:
         instruction = network.embed_instructions(self.instructions, batch.instruction_ids)
         context_BSD = network.encode(observation_at(batch, self.spec), instruction)
         logits_BAK = network.decode(context_BSD, tokens_BA[:, :-1]).float()
-        if self.tokenizer.token_mask is not None:
-            logits_BAK = logits_BAK.masked_fill(~self.tokenizer.token_mask.to(logits_BAK.device), -torch.inf)
-        losses_BA = functional.cross_entropy(logits_BAK.transpose(1, 2), tokens_BA, reduction="none")
+        logits_BAK = among_existing(logits_BAK, self.tokenizer.token_mask)
+        losses_BA = negative_log_likelihood(logits_BAK, tokens_BA)
         total = (losses_BA * weights_BA).sum() / weights_BA.sum()
         with torch.no_grad():
             hits_BA = (logits_BAK.argmax(-1) == tokens_BA).float()

@@ -50,6 +50,7 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
             "value": objective.value_arguments(),
             "initial_value": objective.initial_value,
             "value_folds": objective.state_value_networks,
+            "prior": objective.prior_weight > 0,
             "decoding": to_dict(config.decoding),
         },
     )

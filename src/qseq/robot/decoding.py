@@ -47,6 +47,9 @@ class DecodingConfig:
     """Prefixes kept by beam search over the dimensions."""
     order: tuple[NonNegativeInt, ...] = ()
     """Order of the dimensions, for networks trained with network.head.dimension_order=random."""
+    prior_weight: NonNegativeFloat = 0.0
+    """What a nat of the prior's log-likelihood is worth, in the units of returns, for networks trained with
+    objective.prior_weight; 0 decides by the values alone. See `PriorGuidedDecoder`."""
 
     def __post_init__(self) -> None:
         chosen = {"epsilon": self.epsilon > 0, "temperature": self.temperature > 0, "beam_width": self.beam_width > 1}
@@ -54,6 +57,11 @@ class DecodingConfig:
         if len(names) > 1:
             raise ConfigError(
                 f"{' and '.join(names)}: found together, expected one of them: each says how bins are chosen"
+            )
+        if self.prior_weight and self.beam_width > 1:
+            raise ConfigError(
+                f"decoding.prior_weight: found {self.prior_weight}, expected 0 with decoding.beam_width="
+                f"{self.beam_width}: a beam compares prefixes by value, and the likelihood of a token is none"
             )
 
     def select(self, decision: int = 0, generator: torch.Generator | None = None) -> Select:
@@ -77,6 +85,7 @@ def choose_tokens(
     prefix_BP: Tensor | None = None,
     order: Sequence[int] | Tensor = (),
     beam_width: int = 1,
+    score: Callable[[Tensor], Tensor] | None = None,
     use_cache: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Tokens `[B, A]` and the values `[B, A, K]` they were chosen by, both in the order of the dimensions.
@@ -89,25 +98,27 @@ def choose_tokens(
         order: the dimensions `[A]`, or `[B, A]`, in the order in which they are to be decided; empty for their own.
         beam_width: prefixes kept by beam search, which takes no `select`. A network that chooses its order has a beam
             for each.
+        score: what the decoder says of bins `[..., K, *atom_shape]` -> what they are chosen by, `[..., K]`; by default
+            their values.
 
     Raises:
         RequestError: an order that is none, or for a network that was not trained for it.
     """
-    decoder = decoder or network.decoder
+    decoder, score = decoder or network.decoder, score or network.values.values
     order_BA = checked_order(network, order, len(context_BSD))
     mask_TK = with_order_token(network.token_mask_AK, network.orders_MA, network.decoder.num_bins)
     search: Search = partial(
         beam_search if beam_width > 1 else decode_tokens,
         decoder,
         **({"width": beam_width} if beam_width > 1 else {"select": select}),
-        score=network.values.values,
+        score=score,
         token_mask_AK=None if mask_TK is None else mask_TK.to(context_BSD.device),
         use_cache=use_cache,
     )
     if network.orders_MA is not None:
         orders_MA = network.orders_MA.to(context_BSD.device)
         return _choose_order_first(
-            network, decoder, orders_MA, context_BSD, select, search, prefix_BP, every=beam_width > 1
+            decoder, score, orders_MA, context_BSD, select, search, prefix_BP, every=beam_width > 1
         )
     tokens_BA, values_BAK = search(context_BSD, prefix_BP=prefix_BP, order_BA=order_BA)
     if order_BA is None:
@@ -116,8 +127,8 @@ def choose_tokens(
 
 
 def _choose_order_first(
-    network: QRoboticTransformer,
     decoder: Decoder,
+    score: Callable[[Tensor], Tensor],
     orders_MA: Tensor,
     context_BSD: Tensor,
     select: Select,
@@ -135,7 +146,7 @@ def _choose_order_first(
         context_BSD = context_BSD.repeat_interleave(len(orders_MA), dim=0)
     else:
         none_B0 = torch.empty((batch, 0), dtype=torch.long, device=device)
-        values_BK = network.values.values(decoder(context_BSD, none_B0).float())[:, 0]
+        values_BK = score(decoder(context_BSD, none_B0).float())[:, 0]
         is_order_K = torch.arange(values_BK.shape[1], device=device) < len(orders_MA)
         choice_N = select(values_BK.masked_fill(~is_order_K, -torch.inf), 0)
     order_NT = after_order_token(orders_MA[choice_N])

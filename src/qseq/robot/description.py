@@ -66,6 +66,7 @@ def describe_model(
             "value": dict(value if value is not None else value_arguments(model.state_value)),
             "initial_value": initial_value,
             "value_folds": len(model.folded_value.folds),
+            "prior": model.prior is not None,
         },
         **fields,
     )

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from qseq.networks.action_network import NetworkConfig
+from qseq.networks.action_network import NetworkConfig, make_action_head
 from qseq.networks.attention import DecodingCache
 from qseq.networks.decoder import Decoder
 from qseq.networks.head import HeadConfig, order_table
@@ -61,6 +61,7 @@ class QRoboticTransformer(StateReader):
         values: what logits mean; by default Q = sigmoid(logit), for returns in [0, 1].
         initial_value: where Q starts, as a share of the range of a bounded value.
         value_folds: networks that learn the value of a state, see `QObjectiveConfig.value_folds`.
+        prior: a second head imitates good decisions, see `QObjectiveConfig.prior_weight`.
         token_mask_AK: bool, False where a bin does not exist.
     """
 
@@ -101,6 +102,7 @@ class QRoboticTransformer(StateReader):
         values: ValueTransform | None = None,
         initial_value: float = 0.05,
         value_folds: int = 1,
+        prior: bool = False,
         token_mask_AK: Tensor | None = None,
     ) -> None:
         vision = with_token_learner(
@@ -181,6 +183,9 @@ class QRoboticTransformer(StateReader):
             initial_logit=initial_logit,
             dropout=dropout,
         )
+        tokens: dict[str, Any] = {"num_tokens": num_actions, "num_bins": action_bins, "token_mask_AK": token_mask_AK}
+        plain = replace(config.head, dueling=False, dual_critics=False)  # which only values have
+        self.prior = make_action_head(config, plain, **tokens) if prior else None
         self.token_mask_AK = token_mask_AK
         self.orders_MA = order_table(config.head, num_tokens=num_actions, num_bins=action_bins)
 
@@ -196,6 +201,7 @@ class QRoboticTransformer(StateReader):
         values: ValueTransform,
         initial_value: float,
         value_folds: int,
+        prior: bool,
         token_mask_AK: Tensor | None,
     ) -> QRoboticTransformer:
         """The same network from a `NetworkConfig`."""
@@ -222,6 +228,7 @@ class QRoboticTransformer(StateReader):
             values=values,
             initial_value=initial_value,
             value_folds=value_folds,
+            prior=prior,
             token_mask_AK=token_mask_AK,
         )
 
@@ -257,6 +264,13 @@ class QRoboticTransformer(StateReader):
         """
         with self._kernels():
             logits: Tensor = (decoder or self.decoder)(context, prefix_BP, None, order_BT)
+        return logits
+
+    def prior_logits(self, context: Tensor, prefix_BP: Tensor, order_BA: Tensor | None) -> Tensor:
+        """Logits `[B, P + 1, K]` of the head that imitates; by position, if an order is given."""
+        assert self.prior is not None, "built with prior=False"
+        with self._kernels():
+            logits: Tensor = self.prior(context, prefix_BP, None, order_BA)
         return logits
 
     def forward(

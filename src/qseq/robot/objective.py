@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from qseq.actions import ActionTokenizer
 from qseq.episodes import WindowBatch, WindowSpec
 from qseq.networks.head import HeadConfig
+from qseq.networks.likelihood import among_existing, negative_log_likelihood
 from qseq.networks.text import Instruction
 from qseq.policies.windows import decision_steps, decision_tokens_of, frames_of, observation_after, observation_at
 from qseq.robot.objective_config import QObjectiveConfig
@@ -54,6 +55,9 @@ class TokenQFunction(Protocol):
     def decode_in_order(self, context_BSD: Tensor, prefix_BP: Tensor, order_BA: Tensor) -> Tensor:
         """The same where position j decides token `order[j]`. For orders other than the tokens' own."""
 
+    def prior_logits(self, context_BSD: Tensor, prefix_BP: Tensor, order_BA: Tensor | None) -> Tensor:
+        """Logits `[B, P + 1, K]` of the prior; by position, if an order is given. For prior_weight > 0."""
+
     def state_values(
         self, observation: Mapping[str, Tensor], instruction: Instruction, seen: Mapping[str, Tensor]
     ) -> Tensor:
@@ -64,11 +68,11 @@ class QObjective:
     """Token-level temporal difference with a Monte-Carlo lower bound and a conservative regulariser.
 
     `loss = 1/2 TD + conservative_weight * 1/2 regulariser`, both means over batch and tokens (Q-Transformer, Chebotar
-    et al. 2023, sections 4.1 to 4.3), and the loss of the state's value with bootstrap="expectile". The regulariser
-    measures the distance to the floor as the temporal difference is measured. The online network encodes the
-    observation at t once. With bootstrap="expectile" only the cameras and the small state values of the target
-    network run, at t + n; with "max" it encodes the observations at t + n and at t, and its cameras see each distinct
-    frame of the window once.
+    et al. 2023, sections 4.1 to 4.3), the loss of the state's value with bootstrap="expectile", and that of the prior
+    with `prior_weight`. The regulariser measures the distance to the floor as the temporal difference is measured. The
+    online network encodes the observation at t once. With bootstrap="expectile" only the cameras and the small state
+    values of the target network run, at t + n; with "max" it encodes the observations at t + n and at t, and its
+    cameras see each distinct frame of the window once.
 
     With `double_q` the online network scores the observation at t + n too, without a gradient but with its dropout:
     what is drawn there decides which bin the target network is asked about, and cannot make it answer more.
@@ -102,6 +106,8 @@ class QObjective:
         """Tokens inside the episode; the state's value is a mean over windows."""
         sequence = self.order.lay_out(*decision_tokens_of(batch, self.tokenizer))
         counts = dict.fromkeys(("temporal_difference", "value_taken", "target"), sequence.weights_BT.sum())
+        if self.config.prior_weight:
+            counts["imitation"] = sequence.weights_BT.sum()
         if self.config.conservative_weight:
             counts["conservative"] = sequence.chosen_by_data_BT.sum()
         if self.config.consistency_weight:
@@ -128,11 +134,18 @@ class QObjective:
             state_logits = network.state_values(observation, instruction, seen)
             value_loss = self._expectile_loss(state_logits, targets_BA[:, 0], batch.recordings)
             terms["state_value"] = value_loss
+            expected_B = _of_own_fold(self.state_value.values(state_logits.detach()), batch.recordings)
 
         taken = take_tokens(logits, tokens_BA)
         difference = weighted_mean(self.values.loss(taken, targets_BA), token_weights_BA)
         parts = {"temporal_difference": 0.5 * difference}
         terms["temporal_difference"] = difference
+        if self.config.prior_weight:
+            better_B = targets_BA[:, 0] > expected_B
+            logits_BAK = network.prior_logits(context_BSD, tokens_BA[:, :-1], sequence.order_BT)
+            imitation = self._imitation(logits_BAK.float(), sequence, better_B)
+            parts["imitation"] = self.config.prior_weight * imitation
+            terms |= {"imitation": imitation, "imitated": better_B.float().mean()}
         if self.config.conservative_weight:
             floor = torch.full(logits.shape[:3], self.config.value_low, device=logits.device)
             penalty = off_data_mean(
@@ -259,6 +272,11 @@ class QObjective:
             )
         return self.state_value.loss(state_logits, targets_BK, weights_BK).sum(1).mean() / max(folds - 1, 1)
 
+    def _imitation(self, logits_BAK: Tensor, sequence: TokenSequence, better_B: Tensor) -> Tensor:
+        """Negative log-likelihood of the tokens of the better decisions; the mean is over those of all."""
+        likelihood_BA = negative_log_likelihood(among_existing(logits_BAK, sequence.token_mask), sequence.tokens_BT)
+        return weighted_mean(likelihood_BA * better_B[:, None], sequence.weights_BT)
+
     def _value_after(
         self,
         network: TokenQFunction,
@@ -278,7 +296,7 @@ class QObjective:
             observation = observation_after(batch, self.spec, index)
             seen_after = network.see(observation, instruction)
             values_BK = self.state_value.values(network.state_values(observation, instruction, seen_after))
-            return values_BK.gather(1, (batch.recordings % values_BK.shape[1])[:, None])[:, 0], None
+            return _of_own_fold(values_BK, batch.recordings), None
         logits = self._first_logits(network, batch, index, sequence, instruction, seen)
         by = None
         if chooser is not None:
@@ -322,6 +340,11 @@ class Backup:
     """int64: after the tokens before j, the best bin of token j. The target of token j - 1 was made of it."""
     after: Sequence[Tensor | None]
     """Of each horizon, int64 `[B, 1]`: the best first bin of the next decision."""
+
+
+def _of_own_fold(values_BK: Tensor, recordings_B: Tensor) -> Tensor:
+    """Of each state the value `[B]` by the network that was not trained on its episode."""
+    return values_BK.gather(1, (recordings_B % values_BK.shape[1])[:, None])[:, 0]
 
 
 def _decode(network: TokenQFunction, context_BSD: Tensor, prefix_BP: Tensor, order_BA: Tensor | None) -> Tensor:

@@ -52,6 +52,12 @@ class QObjectiveConfig:
     initial_value: float = 0.05
     """Where Q starts, as a share of the range (bounded values)."""
 
+    prior_weight: NonNegativeFloat = 0.0
+    """With bootstrap="expectile": weight of a second head that imitates the decisions that turned out better than the
+    value of their state (CRR with a binary advantage, Wang et al. 2020, equation 4; targets are its Q). See
+    decoding.prior_weight. Where instructions decide, imitation learns what they mean from every action of a good
+    episode, values only from how episodes end."""
+
     double_q: bool = False
     """With bootstrap="max": the online network chooses the best bin and the target network says what it is worth, so
     that one error does not do both (van Hasselt et al. 2016)."""
@@ -68,6 +74,11 @@ class QObjectiveConfig:
                     f'objective.{name}: found {getattr(self, name)}, expected it with objective.bootstrap="max" only: '
                     f'"{self.bootstrap}" takes no maximum over bins'
                 )
+        if self.prior_weight and self.bootstrap != "expectile":
+            raise ConfigError(
+                f'objective.prior_weight: found {self.prior_weight}, expected 0 with objective.bootstrap="max", which '
+                "learns no value of a state to be better than"
+            )
         if self.double_q and self.consistency_weight:
             raise ConfigError(
                 f"objective.consistency_weight: found {self.consistency_weight}, expected 0 with objective.double_q: "

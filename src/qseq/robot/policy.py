@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -10,13 +10,17 @@ from typing import Any, Literal, cast
 from torch import Tensor
 
 from qseq.configuration import from_dict
+from qseq.errors import RequestError
 from qseq.networks.decoder import Decoder
 from qseq.networks.decoding import Select
+from qseq.networks.guidance import GuidedDecoder
+from qseq.networks.head import with_order_token
 from qseq.networks.observation import FieldLayout
 from qseq.policies import TokenPolicy, TokenPolicySpec
 from qseq.policies.files import write_policy
 from qseq.robot.decoding import DecodingConfig, choose_tokens
 from qseq.robot.model import QRoboticTransformer
+from qseq.robot.prior import PriorGuidedDecoder
 from qseq.values import make_value_transform
 
 
@@ -46,6 +50,11 @@ class QTransformerPolicy(TokenPolicy):
         self.decisions = 0  # not by `seed`, which starts episodes: noise falls over the policy's whole life
         super().__init__(network, spec, seed=seed, use_cache=use_cache, cond_scale=cond_scale, weights=weights)
         self._network = cast(QRoboticTransformer, self.network)
+        if self.decoding.prior_weight and self._network.prior is None:
+            raise RequestError(
+                f"decoding.prior_weight: found {self.decoding.prior_weight}, expected 0: the network was trained with "
+                "objective.prior_weight=0 and has no prior"
+            )
 
     @classmethod
     def build_network(cls, spec: TokenPolicySpec, layouts: Mapping[str, FieldLayout]) -> QRoboticTransformer:
@@ -58,6 +67,7 @@ class QTransformerPolicy(TokenPolicy):
             values=make_value_transform(**spec.extra["value"]),
             initial_value=spec.extra["initial_value"],
             value_folds=spec.extra["value_folds"],
+            prior=spec.extra["prior"],
             token_mask_AK=spec.tokenizer.token_mask,
         )
 
@@ -76,12 +86,30 @@ class QTransformerPolicy(TokenPolicy):
     def choose(self, decoder: Decoder, context: Tensor) -> Tensor:
         select = self.select()
         self.decisions += 1
+        score: Callable[[Tensor], Tensor] = self.scores
+        if self.decoding.prior_weight:
+            decoder, score = self._with_prior(decoder), PriorGuidedDecoder.choose_by
         return choose_tokens(
             self._network,
             context,
             select,
             decoder=decoder,
+            score=score,
             order=self.decoding.order,
             beam_width=self.decoding.beam_width,
             use_cache=self.use_cache,
         )[0]
+
+    def _with_prior(self, critic: Decoder) -> PriorGuidedDecoder:
+        """The critic, guided by the instruction or not, with the prior guided likewise."""
+        network = self._network
+        assert network.prior is not None
+        prior = GuidedDecoder(network.prior, critic.scale) if isinstance(critic, GuidedDecoder) else network.prior
+        mask_TK = with_order_token(network.token_mask_AK, network.orders_MA, network.decoder.num_bins)
+        return PriorGuidedDecoder(
+            critic,
+            prior,
+            values=self.scores,
+            weight=self.decoding.prior_weight,
+            token_mask_TK=None if mask_TK is None else mask_TK.to(network.device),
+        )
