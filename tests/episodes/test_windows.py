@@ -27,9 +27,11 @@ def a_view() -> EpisodeView:
     return EpisodeView([make_store(folder / "a", LENGTHS[0]), make_store(folder / "b", LENGTHS[1], first_seed=4)])
 
 
-def history_before(values: np.ndarray, row: int, history: int) -> np.ndarray:
-    """The frames row-history+1 .. row, the first one repeated where there are none."""
-    return np.stack([values[max(row - f, 0)] for f in range(history - 1, -1, -1)])
+def history_before(values: np.ndarray, row: int, spec: WindowSpec) -> np.ndarray:
+    """The frames row-F+1 .. row, the first one repeated where there are none, and in the place of the oldest if asked
+    for."""
+    rows = [max(row - f, 0) for f in range(spec.history - 1, -1, -1)]
+    return values[[0, *rows[1:]] if spec.first_frame else rows]
 
 
 def slow_return(episode: Episode, t: int, discount: float, min_return: float) -> float:
@@ -39,12 +41,14 @@ def slow_return(episode: Episode, t: int, discount: float, min_return: float) ->
 
 
 specs = st.builds(
-    lambda history, horizons, extra: WindowSpec(
-        history=history,
+    lambda history, first_frame, horizons, extra: WindowSpec(
+        history=history + first_frame,
+        first_frame=first_frame,
         bootstrap_steps=tuple(sorted(horizons)),
         num_action_steps=max(horizons, default=1) + extra,
     ),
     st.integers(1, 4),
+    st.booleans(),
     st.sets(st.integers(1, 9), max_size=3),
     st.integers(0, 3),
 )
@@ -68,10 +72,10 @@ def test_against_the_definition(
         for name, values in episode.observations.items():
             frames = batch.frames[name][b].numpy()
             assert len(frames) == spec.num_frames == len(spec.frame_offsets)
-            now = history_before(values, t, spec.history)
+            now = history_before(values, t, spec)
             np.testing.assert_array_equal(frames[list(spec.observation_frames())], now)
             for i, m in enumerate(spec.bootstrap_steps):
-                then = history_before(values, min(t + m, steps), spec.history)
+                then = history_before(values, min(t + m, steps), spec)
                 np.testing.assert_array_equal(frames[list(spec.bootstrap_frames(i))], then)
         for k in range(spec.num_action_steps):
             inside = t + k < steps
@@ -174,6 +178,7 @@ def test_frames_are_read_once() -> None:
     ("changes", "message"),
     [
         ({"history": 0}, "history: found 0"),
+        ({"history": 1, "first_frame": True}, "history: found 1, expected at least 2"),
         ({"bootstrap_steps": (0,)}, "bootstrap_steps"),
         ({"bootstrap_steps": (3, 1)}, "ascending"),
         ({"bootstrap_steps": (1, 1)}, "ascending"),

@@ -23,7 +23,7 @@ pytest.importorskip("onnxruntime", reason="needs qseq[export]")
 TEXTS = ["push the red block", ""]
 CASES: dict[str, dict[str, Any]] = {
     "state": {"fields": {"state": (5,)}, "text": {"encoder": "none"}},
-    "camera": CAMERA,
+    "camera": CAMERA | {"history": 3, "spec_options": {"first_frame": True}},
     "one token": {
         "fields": {"state": (5,)},
         "space": DISCRETE,
@@ -118,7 +118,7 @@ def test_what_the_runner_is_given_is_checked(exported: dict[str, tuple[TokenPoli
     acting, camera = OnnxPolicy(exported["state"][1]), OnnxPolicy(exported["camera"][1])
     with pytest.raises(RequestError, match=r"field 'state' has shape \[4\], expected \[5\]"):
         acting.act(np.zeros(4))
-    with pytest.raises(RequestError, match="instruction: found one, expected none"):
+    with pytest.raises(RequestError, match="instruction: found 'push', expected none"):
         acting.act(np.zeros(5), "push")
     with pytest.raises(
         RequestError, match=r"found 'open it', expected one of \['push the red block'\]: the text encoder"

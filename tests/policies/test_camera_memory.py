@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from qseq.policies.memory import FrameMemory
+from qseq.observations import FrameMemory
 from qseq.robot import QTransformerPolicy
 from tests.policies.test_cameras_and_instructions import make_policy
 
@@ -31,12 +31,12 @@ def contexts(policy: QTransformerPolicy) -> list[torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("options", [{}, {"cond_scale": 3.0}])
-def test_decisions_are_the_same_and_each_frame_is_encoded_once(options: dict[str, float]) -> None:
+@pytest.mark.parametrize("options", [{}, {"cond_scale": 3.0}, {"first_frame": True}])
+def test_decisions_are_the_same_and_each_frame_is_encoded_once(options: dict[str, Any]) -> None:
     text = {"drop_probability": 0.1}
     remembering = make_policy(text=text, history=3, **options)
     plain = make_policy(text=text, history=3, use_cache=False, **options)
-    passes = 2 if options else 1
+    passes = 2 if "cond_scale" in options else 1
     counts, both = watched(remembering), (contexts(remembering), contexts(plain))
     texts = ["push", "pull", "push"]
     for step, frames in enumerate(film(6)):
@@ -71,6 +71,17 @@ def test_a_chunk_looks_at_the_frames_it_did_not_look_at_before() -> None:
         images: dict[str, Any] = {"image": frames}
         np.testing.assert_array_equal(remembering.act(images, "push"), plain.act(images, "push"))
     assert counts == [1, 2, 2, 2]
+
+
+def test_the_first_frame_is_kept() -> None:
+    memory = FrameMemory(3, first_frame=True)
+    shown, numbers = [], []
+    for frame in range(5):
+        shown.append(memory.push({"x": np.full((1, 1), frame)}, [7])["x"][0, :, 0].tolist())
+        numbers.append(memory.numbers([7])[0].tolist())
+    assert shown == numbers == [[0, 0, 0], [0, 0, 1], [0, 1, 2], [0, 2, 3], [0, 3, 4]]
+    memory.forget([7])
+    assert memory.push({"x": np.full((1, 1), 9)}, [7])["x"][0, :, 0].tolist() == [9, 9, 9]
 
 
 def test_frames_are_numbered_from_the_start_of_an_episode() -> None:

@@ -45,6 +45,7 @@ def make_policy(
         extra={"value": {"kind": "bounded"}, "initial_value": 0.05, "value_folds": 1, "prior": False},
         needs_instruction=options.pop("needs_instruction", False),
         crop=crop,
+        first_frame=options.pop("first_frame", False),
     )
     torch.manual_seed(0)
     return QTransformerPolicy(QTransformerPolicy.build_network(spec, spec.blank_layouts()), spec, **options)

@@ -13,17 +13,19 @@ from qseq import load_policy
 from qseq.actions import make_tokenizer
 from qseq.errors import DataError, RequestError
 from qseq.networks.action_network import NetworkConfig
+from qseq.observations import FrameMemory
 from qseq.policies import TokenPolicySpec
-from qseq.policies.memory import FrameMemory, InstructionMemory
+from qseq.policies.memory import InstructionMemory
 from qseq.robot import QTransformerPolicy
 from tests.robot.bandit import ACTION_SPACE
 
 
-def make_policy(history: int = 1, chunk: int = 1) -> QTransformerPolicy:
+def make_policy(history: int = 1, chunk: int = 1, first_frame: bool = False) -> QTransformerPolicy:
     spec = TokenPolicySpec(
         network=NetworkConfig(dim=16, heads=2, dim_head=8, decoder_heads=2, decoder_dim_head=8),
         fields={"state": (3,)},
         history=history,
+        first_frame=first_frame,
         tokenizer=make_tokenizer(ACTION_SPACE, num_bins=16, chunk=chunk),
         action_space=ACTION_SPACE,
         extra={"value": {"kind": "bounded"}, "initial_value": 0.05, "value_folds": 2, "prior": False},
@@ -86,6 +88,15 @@ def test_values_along_an_episode() -> None:
     with torch.no_grad():
         one = policy.network({name: torch.as_tensor(w) for name, w in window.items()}, ["push"], tokens)
     np.testing.assert_allclose(values[3], one[0], atol=1e-5)
+
+
+def test_values_along_an_episode_see_its_first_frame() -> None:
+    policy = make_policy(history=2, first_frame=True)
+    states = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    values = policy.action_values({"state": states}, "push", np.zeros((5, 2), np.float32))
+    states[0] += 1.0
+    changed = policy.action_values({"state": states}, "push", np.zeros((5, 2), np.float32))
+    assert (np.abs(values - changed).max((1, 2)) > 1e-6).all()
 
 
 def test_observations_that_do_not_fit_are_named() -> None:

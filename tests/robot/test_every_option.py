@@ -78,6 +78,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dropped instructions": {"network.text.drop_probability": 0.4},
     "no instructions": {"network.text.encoder": "none"},
     "history": {"data.history": 2},
+    "first frame": {"data.first_frame": True},
     "past actions": {"data.past_actions": 2},
     "categorical": {"objective.value": "categorical", "objective.value_atoms": 11},
     "unbounded": {"objective.value": "unbounded"},

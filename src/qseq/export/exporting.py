@@ -126,6 +126,7 @@ def describe(policy: TokenPolicy, format: str, programs: Sequence[str], order: S
         "programs": {name: f"{name}.{_SUFFIX[format]}" for name in programs},
         "fields": {name: list(shape) for name, shape in spec.fields.items()},
         "history": spec.history,
+        "first_frame": spec.first_frame,
         "normalisation": {
             name: {"mean": encoder.mean.tolist(), "std": encoder.std.tolist(), "clip": encoder.clip}
             for name, encoder in encoders

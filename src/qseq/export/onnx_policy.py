@@ -15,6 +15,7 @@ import numpy as np
 
 from qseq.errors import DataError, RequestError
 from qseq.networks.words import hashed_words
+from qseq.observations import FrameMemory, Observation, is_image, read_frames, read_instructions
 
 DESCRIPTION = "exported.json"
 EMBEDDINGS = "instructions.npy"
@@ -51,7 +52,7 @@ class OnnxPolicy:
         frozen = self._instruction["kind"] == "embeddings"
         self._embeddings = _read_embeddings(folder, self._instruction["texts"]) if frozen else {}
         self._programs = {name: _session(folder / file, threads) for name, file in self.description["programs"].items()}
-        self._frames: dict[int, dict[str, list[np.ndarray]]] = {}
+        self._frames = FrameMemory(self.history, first_frame=bool(self.description["first_frame"]))
         self._queues: dict[int, list[np.ndarray]] = {}
 
     @property
@@ -63,13 +64,13 @@ class OnnxPolicy:
 
     def reset(self, environment_ids: Sequence[int] | None = None) -> None:
         """Forget these environments (all by default): their next observation starts an episode."""
-        for memory in (self._frames, self._queues):
-            for environment in list(memory) if environment_ids is None else environment_ids:
-                memory.pop(environment, None)
+        self._frames.forget(environment_ids)
+        for environment in list(self._queues) if environment_ids is None else environment_ids:
+            self._queues.pop(environment, None)
 
     def act(
         self,
-        observation: Mapping[str, Any] | np.ndarray,
+        observation: Observation,
         instruction: str | Sequence[str] | None = None,
         *,
         environment_ids: Sequence[int] | None = None,
@@ -83,8 +84,14 @@ class OnnxPolicy:
         frames, single = self._read(observation)
         rows = len(next(iter(frames.values())))
         environments = list(range(rows)) if environment_ids is None else list(environment_ids)
-        texts = self._texts(instruction, rows)
-        windows = self._remember(frames, environments)
+        texts = read_instructions(
+            instruction,
+            rows,
+            default=self._instruction["default"],
+            taken=self.takes_instructions,
+            needed=self._instruction["needed"],
+        )
+        windows = self._frames.push(frames, environments)
         due = [row for row, environment in enumerate(environments) if not self._queues.get(environment)]
         if due:
             decided = self.decide({n: w[due] for n, w in windows.items()}, [texts[row] for row in due])
@@ -115,52 +122,15 @@ class OnnxPolicy:
         outputs: list[np.ndarray] = session.run(None, dict(zip(names, inputs, strict=True)))
         return outputs
 
-    def _read(self, observation: Mapping[str, Any] | np.ndarray) -> tuple[dict[str, np.ndarray], bool]:
+    def _read(self, observation: Observation) -> tuple[dict[str, np.ndarray], bool]:
         """Fields `[B, *shape]` in the types of the graph, and whether a single observation was given."""
-        given = observation if isinstance(observation, Mapping) else {"state": observation}
-        frames: dict[str, np.ndarray] = {}
-        single = False
-        for name, shape in self.observation_fields.items():
-            if name not in given:
-                raise RequestError(
-                    f"observation: field '{name}' is missing; found {sorted(given)}, expected "
-                    f"{sorted(self.observation_fields)}"
-                )
-            value = np.asarray(given[name])
-            single = value.shape == shape
-            if not single and value.shape[1:] != shape:
-                raise RequestError(
-                    f"observation: field '{name}' has shape {list(value.shape)}, expected {list(shape)} or a batch of "
-                    "them"
-                )
-            if len(shape) != 3:
-                value = value.astype(np.float32)
-            elif value.dtype != np.uint8:
-                raise RequestError(f"observation: image '{name}' is {value.dtype}, expected uint8 in [0, 255]")
-            frames[name] = value[None] if single else value
+        frames, single = read_frames(observation, self.observation_fields)
+        for name, values in frames.items():
+            if not is_image(self.observation_fields[name]):
+                frames[name] = values.astype(np.float32)
+            elif values.dtype != np.uint8:
+                raise RequestError(f"observation: image '{name}' is {values.dtype}, expected uint8 in [0, 255]")
         return frames, single
-
-    def _texts(self, instruction: str | Sequence[str] | None, rows: int) -> list[str]:
-        given = [instruction or ""] * rows if instruction is None or isinstance(instruction, str) else list(instruction)
-        if len(given) != rows:
-            raise RequestError(f"instruction: found {len(given)} texts for {rows} observations, expected one for each")
-        if not self.takes_instructions:
-            if any(given):
-                raise RequestError("instruction: found one, expected none: the policy was trained without instructions")
-            return given
-        texts = [text or self._instruction["default"] for text in given]
-        if self._instruction["needed"] and not all(texts):
-            raise RequestError("instruction: found none, expected a text: the policy was trained on several")
-        return texts
-
-    def _remember(self, frames: Mapping[str, np.ndarray], environments: Sequence[int]) -> dict[str, np.ndarray]:
-        """Newest frames `[B, *shape]` -> windows `[B, F, *shape]`; an episode's first frame stands for those before."""
-        for row, environment in enumerate(environments):
-            known = self._frames.setdefault(environment, {})
-            for name, values in frames.items():
-                earlier = known.get(name) or [values[row]] * self.history
-                known[name] = [*earlier[1:], values[row]]
-        return {name: np.stack([np.stack(self._frames[e][name]) for e in environments]) for name in frames}
 
     def _embedded(self, texts: Sequence[str]) -> np.ndarray:
         """What the encoder reads of the texts, int64 `[B, W]` or float32 `[B, W, E]`, zeros where there is no word."""

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from qseq.networks.attention import DecodingCache, LayerCache
-from qseq.networks.observation import is_image
 from qseq.networks.text import FROZEN, Instruction
 from qseq.networks.vision import center_crop
+from qseq.observations import is_image
 from qseq.policies import TokenPolicy
 
 INSTRUCTION = "instruction"

@@ -20,6 +20,7 @@ from qseq.networks.conditioning import Conditioning
 from qseq.networks.past_actions import PastActionEncoder
 from qseq.networks.text import Instruction, InstructionEncoder, TextConfig
 from qseq.networks.vision import VisionConfig
+from qseq.observations import is_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +57,6 @@ class VectorEncoder(nn.Module):
         x = (frames_BF.flatten(2).float() - self.mean) / self.std
         out: Tensor = self.network(x.clamp(-self.clip, self.clip))
         return out.unsqueeze(2)
-
-
-def is_image(shape: tuple[int, ...]) -> bool:
-    """A field of three dimensions is a camera's frame [C, H, W]."""
-    return len(shape) == 3
 
 
 def make_field_encoder(

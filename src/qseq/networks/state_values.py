@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from qseq.networks.dropout import Dropout
-from qseq.networks.observation import FieldLayout, VectorEncoder, is_image
+from qseq.networks.observation import FieldLayout, VectorEncoder
 from qseq.networks.text import Instruction
+from qseq.observations import is_image
 
 
 class FoldedStateValue(nn.Module):

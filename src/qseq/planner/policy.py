@@ -20,11 +20,11 @@ import qseq
 from qseq.configuration import checked
 from qseq.errors import ConfigError, DataError, RequestError
 from qseq.files import write_atomic
+from qseq.observations import read_frames, read_instructions
 from qseq.planner.config import PlanningConfig
 from qseq.planner.planning import Planner
 from qseq.planner.spec import PlannerNetwork, PlannerSpec
 from qseq.policies import Observation, Policy, locate_policy, read_description
-from qseq.policies.inputs import read_frames, read_instructions
 from qseq.policies.locate import DESCRIPTION, WEIGHTS
 from qseq.training.weights import load_weights, save_tensors, tensors_of
 

@@ -1,6 +1,7 @@
 """What a trained run gives you: act, save, load."""
 
-from qseq.policies.base import Observation, Policy
+from qseq.observations import Observation
+from qseq.policies.base import Policy
 from qseq.policies.files import write_description
 from qseq.policies.locate import locate_policy, read_description
 from qseq.policies.token_policy import TokenPolicy, TokenPolicySpec

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from qseq.episodes import WindowBatch, Windows
 from qseq.errors import RequestError
-from qseq.networks.observation import is_image
 from qseq.networks.vision import random_crop, random_shift
+from qseq.observations import is_image
 
 
 class AugmentedWindows(ABC):

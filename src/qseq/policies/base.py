@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from qseq.observations import Observation
+
 if TYPE_CHECKING:
     from qseq.policies.watching import WatchedDecisions
-
-Observation = Mapping[str, Any] | np.ndarray
 
 
 class Policy(ABC):

@@ -38,6 +38,8 @@ class DataConfig:
     """Observation fields the policy reads; all of them if empty."""
     history: PositiveInt = 1
     """Frames of one observation, the newest included."""
+    first_frame: bool = False
+    """One frame more: the first of the episode, for what is only seen at its start ("the ball on your left")."""
     past_actions: NonNegativeInt = 0
     """How many of the last actions a policy knows, beside the frames: what it did and what came of it."""
     weights: tuple[NonNegativeFloat, ...] = ()

@@ -1,53 +1,16 @@
-"""The last frames each environment showed, what was done in it and what was said, for policies that look back.
+"""What was done in each environment and what was said, for policies that look back.
 
-Legend: B rows of a batch, F frames of history.
+Legend: B rows of a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from qseq.episodes import PAST_ACTIONS, PastActions
 from qseq.networks.text import Instruction
-
-
-class FrameMemory:
-    """Keeps F frames per environment; an episode's first frame fills the places before it."""
-
-    def __init__(self, history: int) -> None:
-        self.history = history
-        self._frames: dict[int, dict[str, list[np.ndarray]]] = {}
-        self._counts: dict[int, int] = {}
-
-    def forget(self, environment_ids: Sequence[int] | None = None) -> None:
-        if environment_ids is None:
-            self._frames.clear()
-            self._counts.clear()
-        else:
-            for environment in environment_ids:
-                self._frames.pop(environment, None)
-                self._counts.pop(environment, None)
-
-    def push(self, frames: Mapping[str, np.ndarray], environment_ids: Sequence[int]) -> dict[str, np.ndarray]:
-        """Newest frames `[B, *shape]` -> windows `[B, F, *shape]`, oldest first."""
-        for environment in environment_ids:
-            self._counts[environment] = self._counts.get(environment, 0) + 1
-        if self.history == 1:
-            return {name: values[:, None] for name, values in frames.items()}
-        for row, environment in enumerate(environment_ids):
-            remembered = self._frames.setdefault(environment, {})
-            for name, values in frames.items():
-                known = remembered.get(name) or [values[row]] * self.history
-                remembered[name] = [*known[1:], values[row]]
-        return {name: np.stack([np.stack(self._frames[e][name]) for e in environment_ids]) for name in frames}
-
-    def numbers(self, environment_ids: Sequence[int]) -> np.ndarray:
-        """Which frames the windows that `push` gave hold, int64 `[B, F]`, counted from 0 since an episode's start."""
-        newest_B1 = np.array([self._counts[environment] - 1 for environment in environment_ids])[:, None]
-        numbers_BF: np.ndarray = np.maximum(newest_B1 - np.arange(self.history - 1, -1, -1), 0)
-        return numbers_BF
 
 
 class ActionMemory:

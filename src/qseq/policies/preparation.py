@@ -15,7 +15,8 @@ from qseq.episodes.statistics import compute_statistics
 from qseq.errors import ConfigError, RequestError
 from qseq.networks.action_network import NetworkConfig, resolve
 from qseq.networks.frozen_text import TextInputs
-from qseq.networks.observation import FieldLayout, is_image
+from qseq.networks.observation import FieldLayout
+from qseq.observations import is_image
 from qseq.policies.augmentation import CroppedWindows, ShiftedWindows
 from qseq.policies.data import DataConfig, open_view, with_success_share
 from qseq.policies.token_policy import TokenPolicySpec
@@ -94,7 +95,8 @@ def prepare(
     shapes = {name: tuple(view.fields[name].shape) for name in chosen}
     statistics = compute_statistics(view, [name for name in chosen if not is_image(shapes[name])])
     spec = WindowSpec(
-        history=data.history,
+        history=data.history + data.first_frame,
+        first_frame=data.first_frame,
         bootstrap_steps=bootstrap_steps,
         num_action_steps=max(actions.chunk, *bootstrap_steps) if bootstrap_steps else actions.chunk,
     )
@@ -115,7 +117,8 @@ def prepare(
     policy_spec = TokenPolicySpec(
         network=network,
         fields=shapes,
-        history=data.history,
+        history=spec.history,
+        first_frame=spec.first_frame,
         tokenizer=tokenizer,
         action_space=view.action_space,
         extra=extra,

@@ -23,17 +23,17 @@ from qseq.networks.action_network import ActionNetwork, NetworkConfig, unpublish
 from qseq.networks.decoder import Decoder
 from qseq.networks.decoding import Select, decode_tokens
 from qseq.networks.guidance import GuidedDecoder, guided_context
-from qseq.networks.observation import FieldLayout, is_image
+from qseq.networks.observation import FieldLayout
 from qseq.networks.quantised import quantised
 from qseq.networks.text import Instruction
 from qseq.networks.vision import center_crop
+from qseq.observations import FrameMemory, Observation, frames_back, is_image, read_frames, read_instructions
 from qseq.policies.attention import camera_attention
-from qseq.policies.base import Observation, Policy
+from qseq.policies.base import Policy
 from qseq.policies.camera_memory import CameraMemory, ShownFrames
 from qseq.policies.files import checked_weights, load_weights, write_policy
-from qseq.policies.inputs import read_frames, read_instructions
 from qseq.policies.locate import DESCRIPTION, locate_policy, read_description
-from qseq.policies.memory import ActionMemory, FrameMemory, InstructionMemory
+from qseq.policies.memory import ActionMemory, InstructionMemory
 from qseq.policies.watching import WatchedDecisions
 from qseq.policies.windows import decision_steps
 
@@ -50,6 +50,8 @@ class TokenPolicySpec:
     action_space: dict[str, Any]
     extra: dict[str, Any]
     """What one family needs besides, as plain data."""
+    first_frame: bool = False
+    """The oldest frame of the history is the episode's first."""
     default_instruction: str = ""
     """Told to the network when nobody says anything: the instruction of the data, where they hold but one."""
     needs_instruction: bool = False
@@ -64,6 +66,7 @@ class TokenPolicySpec:
             "network": to_dict(self.network),
             "fields": {name: list(shape) for name, shape in self.fields.items()},
             "history": self.history,
+            "first_frame": self.first_frame,
             "tokenizer": self.tokenizer.to_dict(),
             "action_space": self.action_space,
             "extra": self.extra,
@@ -79,6 +82,7 @@ class TokenPolicySpec:
             network=from_dict(NetworkConfig, description["network"]),
             fields={name: tuple(shape) for name, shape in description["fields"].items()},
             history=int(description["history"]),
+            first_frame=bool(description["first_frame"]),
             tokenizer=ActionTokenizer.from_dict(description["tokenizer"]),
             action_space=dict(description["action_space"]),
             extra=dict(description["extra"]),
@@ -147,7 +151,7 @@ class TokenPolicy(Policy):
         self.spec = spec
         self.cond_scale = cond_scale
         self.use_cache = use_cache
-        self._memory = FrameMemory(spec.history)
+        self._memory = FrameMemory(spec.history, first_frame=spec.first_frame)
         self._actions = ActionMemory(spec.past_actions)
         self._fields = spec.shown_fields
         self._cameras = [name for name, shape in spec.fields.items() if is_image(shape)]
@@ -205,6 +209,10 @@ class TokenPolicy(Policy):
             memory.forget(environment_ids)
         self.drop_pending(list(self._queues) if environment_ids is None else environment_ids)
 
+    @property
+    def _remembered(self) -> tuple[Any, ...]:
+        return self.spec.fields, self.spec.history, self.spec.first_frame
+
     def pending(self, environment_id: int) -> list[np.ndarray]:
         return list(self._queues.get(environment_id, ()))
 
@@ -213,7 +221,7 @@ class TokenPolicy(Policy):
             self._queues.pop(environment, None)
 
     def adopt(self, other: Policy) -> None:
-        if isinstance(other, TokenPolicy) and (self.spec.fields, self.history) == (other.spec.fields, other.history):
+        if isinstance(other, TokenPolicy) and self._remembered == other._remembered:
             self._memory, self._actions, self._queues = other._memory, other._actions, other._queues
 
     def act(
@@ -302,8 +310,8 @@ class TokenPolicy(Policy):
         self, observations: Mapping[str, np.ndarray], actions: np.ndarray
     ) -> tuple[dict[str, np.ndarray], Tensor]:
         """The windows `[T, F, *shape]` of an episode, and the tokens `[T, A]` of what was done."""
-        steps, history = len(actions), self.spec.history
-        rows_TF = np.maximum(np.arange(steps)[:, None] - np.arange(history - 1, -1, -1), 0)
+        steps = len(actions)
+        rows_TF = np.maximum(np.arange(steps)[:, None] - frames_back(self.spec.history, self.spec.first_frame), 0)
         windows = {name: np.asarray(observations[name])[rows_TF] for name in self._fields}
         if self.spec.past_actions is not None:
             windows[PAST_ACTIONS] = self.spec.past_actions.along(np.asarray(actions), rows_TF)

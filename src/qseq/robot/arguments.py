@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from qseq.errors import RequestError
-from qseq.networks.observation import FieldLayout, is_image
+from qseq.networks.observation import FieldLayout
 from qseq.networks.text import TextConfig
 from qseq.networks.vision import MaxViT, MaxViTConfig, VisionConfig
 from qseq.networks.vision.config import MODULE
+from qseq.observations import is_image
 
 VIDEO_FRAMES = 6
 """Frames of history of a model that is built with `vit`, unless it is told (Q-Transformer, section 5)."""

@@ -17,8 +17,8 @@ from qseq.networks.action_network import ActionNetwork
 from qseq.networks.attention import DecodingCache
 from qseq.networks.decoder import Decoder
 from qseq.networks.guidance import GuidedDecoder, guided_context
-from qseq.networks.observation import is_image
 from qseq.networks.text import Instruction
+from qseq.observations import is_image
 from qseq.robot.arguments import read_state, read_text_embeds
 
 State = Tensor | Mapping[str, Tensor]

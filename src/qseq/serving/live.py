@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from websockets.asyncio.server import ServerConnection
 
-from qseq.networks.observation import is_image
+from qseq.observations import is_image
 from qseq.policies import DecisionValues
 from qseq.serving.config import ServingConfig
 from qseq.serving.engine import Answer, Work

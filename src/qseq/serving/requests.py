@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from qseq.errors import RequestError
-from qseq.networks.observation import is_image
+from qseq.observations import is_image, read_frames
 from qseq.policies import Policy
-from qseq.policies.inputs import read_frames
 
 INSTRUCTIONS = ("prompt", "instruction")
 RESET, CONTINUE = "reset", "continue"

@@ -13,7 +13,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 import qseq
-from qseq.networks.observation import is_image
+from qseq.observations import is_image
 from qseq.serving.batching import Batcher
 from qseq.serving.clients import Client
 from qseq.serving.config import ServingConfig

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from qseq.errors import RequestError
-from qseq.networks.observation import is_image
-from qseq.policies.base import Observation
+
+Observation = Mapping[str, Any] | np.ndarray
+"""Arrays by field; a bare one is the field "state"."""
+
+
+def is_image(shape: tuple[int, ...]) -> bool:
+    """A field of three dimensions is a camera's frame [C, H, W]."""
+    return len(shape) == 3
 
 
 def read_frames(observation: Observation, fields: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, np.ndarray], bool]:
