@@ -9,7 +9,7 @@ from torch import nn
 
 from qseq import load_policy
 from qseq.errors import RequestError
-from qseq.networks.quantised import Int8Linear, quantised
+from qseq.networks.quantised import BFloat16Linear, Int8Linear, quantised
 from tests.export.policies import frames, make_policy
 
 
@@ -33,25 +33,38 @@ def test_an_output_without_weights_stays_zero() -> None:
 
 def test_only_a_copy_is_rounded() -> None:
     module = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.GELU(), nn.Linear(4, 2)), nn.Conv1d(1, 1, 1))
-    rounded = quantised(module)
+    rounded = quantised(module, "int8")
     assert [type(part) for part in (rounded[0], rounded[1][1], rounded[2])] == [Int8Linear, Int8Linear, nn.Conv1d]
     assert isinstance(module[0], nn.Linear)
 
 
-def test_a_rounded_policy_is_saved_smaller_and_loads_to_the_same_values(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [1, 4])
+def test_products_in_bfloat16(rows: int) -> None:
+    layer = BFloat16Linear(linear := nn.Linear(64, 32))
+    assert (layer.weight.float() - linear.weight).abs().div(linear.weight.abs()).max() <= 2**-8
+    x = torch.randn(rows, 1, 64)
+    found = layer(x)
+    assert (found.shape, found.dtype) == (torch.Size([rows, 1, 32]), torch.float32)
+    exact = x.bfloat16().float() @ layer.weight.float().T
+    torch.testing.assert_close(found - linear.bias, exact, rtol=2**-7, atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_a_rounded_policy_is_saved_smaller_and_loads_to_the_same_values(weights: str, tmp_path: Path) -> None:
     policy = make_policy({"state": (5,)}, history=2)
     policy.save_pretrained(tmp_path / "float32")
-    rounded = load_policy(tmp_path / "float32", weights="int8")
-    rounded.save_pretrained(tmp_path / "int8")
-    again = load_policy(tmp_path / "int8")
+    rounded = load_policy(tmp_path / "float32", weights=weights)
+    rounded.save_pretrained(tmp_path / weights)
+    again = load_policy(tmp_path / weights)
     seen = frames(policy, 6)
     actions = policy.act(seen)
     values = [one.action_values(seen, None, actions) for one in (policy, rounded, again)]  # type: ignore[attr-defined]
     np.testing.assert_array_equal(values[1], values[2])
     assert 0 < np.abs(values[0] - values[1]).max() < 0.05
-    sizes = {name: (tmp_path / name / "model.safetensors").stat().st_size for name in ("float32", "int8")}
-    assert sizes["int8"] < sizes["float32"]
-    with pytest.raises(RequestError, match="weights: found float32, expected int8"):
-        load_policy(tmp_path / "int8", weights="float32")
-    with pytest.raises(RequestError, match="weights: found 'int4', expected float32 or int8"):
+    sizes = {name: (tmp_path / name / "model.safetensors").stat().st_size for name in ("float32", weights)}
+    assert sizes[weights] < sizes["float32"]
+    with pytest.raises(RequestError, match=f"weights: found float32, expected {weights}"):
+        load_policy(tmp_path / weights, weights="float32")
+    np.testing.assert_array_equal(again.act(frames(again, 1)).shape, (1, 3))  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="weights: found 'int4', expected float32, bfloat16 or int8"):
         load_policy(tmp_path / "float32", weights="int4")

@@ -96,6 +96,8 @@ def check_exportable(policy: Any) -> Sequence[int]:
         raise RequestError("data.past_actions: a policy that remembers its actions is not exported; train it without")
     if policy.spec.network.head.dimension_order == "learned":
         raise RequestError("network.head.dimension_order: found learned, expected fixed or random: it is not exported")
+    if policy.spec.weights == "bfloat16":
+        raise RequestError("weights: found bfloat16, expected float32 or int8: programs compute in float32")
     if policy.cond_scale != 1.0:
         raise RequestError(f"cond_scale: found {policy.cond_scale}, expected 1: guidance is not exported")
     decoding = policy.decoding if isinstance(policy, QTransformerPolicy) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from torch import Tensor, nn
 
@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from qseq.policies.token_policy import TokenPolicySpec
 
 
-def checked_weights(weights: str) -> Literal["float32", "int8"]:
-    """Raises RequestError for another word than these two."""
-    if weights not in ("float32", "int8"):
-        raise RequestError(f"weights: found '{weights}', expected float32 or int8")
-    return "int8" if weights == "int8" else "float32"
+Weights = Literal["float32", "bfloat16", "int8"]
+"""How the weights of a policy's linear layers are kept."""
+
+
+def checked_weights(weights: str) -> Weights:
+    """Raises RequestError for another word than these."""
+    for known in get_args(Weights):
+        if weights == known:
+            return cast(Weights, known)
+    raise RequestError(f"weights: found '{weights}', expected {', '.join(get_args(Weights)[:-1])} or int8")
 
 
 def write_policy(kind: str, spec: TokenPolicySpec, weights: Mapping[str, Tensor], folder: Path) -> None:

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from qseq.observations import FrameMemory, Observation, frames_back, is_image, r
 from qseq.policies.attention import camera_attention
 from qseq.policies.base import Policy
 from qseq.policies.camera_memory import CameraMemory, ShownFrames
-from qseq.policies.files import checked_weights, load_weights, write_policy
+from qseq.policies.files import Weights, checked_weights, load_weights, write_policy
 from qseq.policies.locate import DESCRIPTION, locate_policy, read_description
 from qseq.policies.memory import ActionMemory, InstructionMemory
 from qseq.policies.watching import WatchedDecisions
@@ -58,7 +58,7 @@ class TokenPolicySpec:
     """It was always told what to do in training, and not always the same."""
     crop: int = 0
     """Side of the square in the middle of cameras' frames that the network sees; 0 shows it all."""
-    weights: Literal["float32", "int8"] = "float32"
+    weights: Weights = "float32"
     """How the weights of linear layers are kept; see `qseq.networks.quantised`."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,11 +121,10 @@ class TokenPolicy(Policy):
             one decision to the next. Without it all is computed again, to the same effect.
         cond_scale: how much more the instruction counts (classifier-free guidance); 1 is the network as trained, more
             costs a second pass.
-        weights: "int8" rounds those of linear layers, in a copy of the network; by default they stay as they are.
+        weights: "bfloat16" or "int8" rounds those of linear layers, in a copy of the network; by default they stay.
 
     Raises:
-        RequestError: guidance of a network that was never trained without its instruction; other weights than there
-            are.
+        RequestError: guidance of a network never trained without its instruction; other weights than there are.
     """
 
     def __init__(
@@ -136,12 +135,13 @@ class TokenPolicy(Policy):
         seed: int = 0,
         use_cache: bool = True,
         cond_scale: float = 1.0,
-        weights: Literal["float32", "int8"] | None = None,
+        weights: Weights | None = None,
     ) -> None:
-        if checked_weights(weights or spec.weights) != spec.weights:
-            if spec.weights == "int8":
-                raise RequestError("weights: found float32, expected int8: the policy was saved with rounded weights")
-            network, spec = quantised(network), replace(spec, weights="int8")
+        kept = checked_weights(weights or spec.weights)
+        if kept != spec.weights:
+            if spec.weights != "float32" or kept == "float32":
+                raise RequestError(f"weights: found {kept}, expected {spec.weights}, to which the policy was rounded")
+            network, spec = quantised(network, kept), replace(spec, weights=kept)
         if cond_scale != 1.0 and not spec.network.text.drop_probability:
             raise RequestError(
                 f"cond_scale: found {cond_scale}, expected 1: the policy was trained with "
@@ -334,8 +334,8 @@ class TokenPolicy(Policy):
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise DataError(f"{folder / DESCRIPTION}: does not describe a policy ({error!r})") from error
         network = cls.build_network(replace(spec, network=unpublished(spec.network)), spec.blank_layouts())
-        if spec.weights == "int8":
-            network = quantised(network)
+        if spec.weights != "float32":
+            network = quantised(network, spec.weights)
         load_weights(network, folder)
         return cls(network, spec, **options)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from qseq.networks.guidance import GuidedDecoder
 from qseq.networks.head import with_order_token
 from qseq.networks.observation import FieldLayout
 from qseq.policies import TokenPolicy, TokenPolicySpec
-from qseq.policies.files import write_policy
+from qseq.policies.files import Weights, write_policy
 from qseq.robot.decoding import DecodingConfig, choose_tokens
 from qseq.robot.model import QRoboticTransformer
 from qseq.robot.prior import PriorGuidedDecoder
@@ -41,7 +41,7 @@ class QTransformerPolicy(TokenPolicy):
         seed: int = 0,
         use_cache: bool = True,
         cond_scale: float = 1.0,
-        weights: Literal["float32", "int8"] | None = None,
+        weights: Weights | None = None,
         **decoding: Any,
     ) -> None:
         if unknown := sorted(decoding.keys() - {option.name for option in fields(DecodingConfig)}):
