@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import subprocess
 from dataclasses import asdict, dataclass
@@ -138,7 +139,7 @@ def facts(env: str, seed: int) -> dict[str, Any]:
 def value_range(env: str, seed: int) -> list[str]:
     """The bounds of the Q-Transformer's value: what the data's discounted returns lie between."""
     returns = EpisodeView(EpisodeStore.open(store_of(env, seed))).returns_to_go(DISCOUNT)
-    return [f"objective.value_low={float(returns.min()):.4g}", f"objective.value_high={float(returns.max()):.4g}"]
+    return [f"objective.value_low={math.floor(returns.min())}", f"objective.value_high={math.ceil(returns.max())}"]
 
 
 def run(cell: Cell) -> None:

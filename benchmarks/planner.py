@@ -60,9 +60,8 @@ METHODS = {
     "select": Method(
         decodings={
             "default": {},
-            "10 steps": {"steps": 10},
             "10 ddpm steps": {"steps": 10, "sampler": "ddpm"},
-            "goal set": {"reach_goal": True},
+            "places not asked for": {"support_cost": 0.0},
             "first candidate": {"select": False},
         }
     ),

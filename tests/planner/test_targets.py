@@ -120,8 +120,8 @@ def fit_endpoint(view: EpisodeView, *overrides: str) -> PlannerNetwork:
     average = copy.deepcopy(network)
     objective, batches = PlannerObjective(spec), PlanBatches(view, spec, batch_size=64, seed=0)
     optimiser = torch.optim.AdamW(network.endpoint.parameters(), lr=0.003, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 300)
-    for step in range(300):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 700)
+    for step in range(700):  # half as many are too few for some first weights
         batch = batches.batch_at(step)
         states_BHS = network.states.normalise(batch.states_BHS)
         objective._endpoint(batch, network, average, states_BHS).backward()

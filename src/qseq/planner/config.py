@@ -58,6 +58,8 @@ class DenoiserConfig:
     """Blocks of the transformer, or resolutions of the U-Net."""
     heads: PositiveInt = 4
     """Attention heads of the transformer."""
+    frequencies: NonNegativeInt = 4
+    """Sines and cosines of every entry of a plan that the transformer sees beside it; walls are sharp."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +102,8 @@ class ValueConfig:
     """Learn a return of noisy plans, for guidance."""
     critic: bool = False
     """Learn a return of clean plans, for selection; always on where there is no goal."""
+    support: bool = True
+    """Learn where the data have been (in the entries that goals name), for selection; only where there are goals."""
     plan_dim: PositiveInt = 64
     """Width of the networks of guide and critic."""
 
@@ -118,6 +122,9 @@ class PlanningConfig:
     """Take the candidate whose final value is highest; else the first."""
     selection: Literal["endpoint", "critic"] = "endpoint"
     """What values the final plans: reward within the plan and the endpoint's value, or the critic of clean plans."""
+    support_cost: NonNegativeFloat = 10.0
+    """Environment steps by which a plan is thought longer for each unit of log odds that its least likely place lacks to
+    be one of the data's (`value.support`); 0 asks nothing of places."""
     guidance_scale: NonNegativeFloat = 0.0
     """How far the guide's gradient, times the posterior variance, pushes every step; 0 does not guide."""
     guidance_steps: NonNegativeInt = 2

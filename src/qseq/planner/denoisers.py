@@ -45,7 +45,9 @@ class TransformerDenoiser(Denoiser):
         super().__init__()
         if config.dim % config.heads:
             raise RequestError(f"denoiser.dim: found {config.dim}, expected a multiple of {config.heads} heads")
-        self.body = PlanTransformer(size, dim=config.dim, depth=config.depth, heads=config.heads)
+        self.body = PlanTransformer(
+            size, dim=config.dim, depth=config.depth, heads=config.heads, frequencies=config.frequencies
+        )
         self.head = nn.Linear(config.dim, size)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)

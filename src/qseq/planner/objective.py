@@ -10,6 +10,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from qseq.planner.batches import PlanBatch
 from qseq.planner.diffusion import add_noise, make_scheduler
@@ -17,6 +18,9 @@ from qseq.planner.plan_returns import clean_level
 from qseq.planner.spec import PlannerNetwork, PlannerSpec
 from qseq.planner.targets import endpoint_targets, expectile_weights, monte_carlo_targets, plan_returns
 from qseq.training import Losses
+
+_LEAST_NOISE = 0.05
+"""In units of normalised states: boundaries are learnt to about this."""
 
 
 class PlannerObjective:
@@ -43,6 +47,8 @@ class PlannerObjective:
             if network.inverse is not None:
                 terms["inverse_dynamics"] = self._inverse(batch, network, states_BHS, actions_BHA)
             terms["endpoint"] = self._endpoint(batch, network, average, states_BHS)
+            if network.support is not None:
+                terms["support"] = self._support(batch, network, states_BHS)
         terms |= self._returns(batch, network, average, plans_BHX)
         return Losses(total=torch.stack(list(terms.values())).sum(), terms=terms, parts=terms)
 
@@ -51,7 +57,7 @@ class PlannerObjective:
         counts = {"denoising": self._known(batch)[2].sum()}
         if batch.states_BHS.shape[1] > 1:
             before, after = batch.moves()
-            counts["inverse_dynamics"] = batch.inside_BH[after].sum()
+            counts["inverse_dynamics"] = counts["support"] = batch.inside_BH[after].sum()
             counts["endpoint"] = (batch.steps_BH.diff(dim=1) > 0)[before].sum()
         return counts
 
@@ -90,6 +96,17 @@ class PlannerObjective:
         offset = plans_BHX.shape[-1] - self.spec.state_size
         entries_X[[offset + dimension for dimension in self.spec.data.goal_dimensions]] = True
         return entries_X
+
+    def _support(self, batch: PlanBatch, network: PlannerNetwork, states_BHS: Tensor) -> Tensor:
+        """Cross-entropy of telling places from the same with noise, of scales from `_LEAST_NOISE` to 1 a place."""
+        assert network.support is not None
+        _, after = batch.moves()
+        places_BMG = states_BHS[after][..., network.goal_dimensions]
+        scale_BM1 = _LEAST_NOISE ** torch.rand_like(places_BMG[..., :1])
+        elsewhere_BMG = places_BMG + scale_BM1 * torch.randn_like(places_BMG)
+        there_BM, elsewhere_BM = network.support(torch.stack([places_BMG, elsewhere_BMG])).float()
+        losses_BM = functional.softplus(-there_BM) + functional.softplus(elsewhere_BM)
+        return _masked_mean(losses_BM, batch.inside_BH[after])
 
     def _inverse(self, batch: PlanBatch, network: PlannerNetwork, states_BHS: Tensor, actions_BHA: Tensor) -> Tensor:
         assert network.inverse is not None

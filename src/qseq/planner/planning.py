@@ -21,6 +21,9 @@ from qseq.planner.sampling import Guidance, Known, sample_plans
 from qseq.planner.spec import PlannerNetwork, PlannerSpec
 from qseq.planner.targets import goal_returns
 
+_SUPPORTED = -2.0
+"""Log odds of a place that nothing is held against: a seventh as likely in the data as near them."""
+
 
 @dataclass(frozen=True)
 class Plans:
@@ -156,16 +159,29 @@ class Planner:
         )
 
     def values(self, plans_PHX: Tensor, goals_PG: Tensor | None) -> Tensor:
-        """What plans are worth as they are, clean: [P]."""
+        """What plans are worth as they are, clean, less what leaving the data's places costs: [P]."""
+        returns_P = self._returns(plans_PHX, goals_PG)
+        if self.network.support is None or not self.options.support_cost or plans_PHX.shape[1] == 1:
+            return returns_P
+        places_PHG = self._states(plans_PHX)[:, 1:, self.network.goal_dimensions]
+        lack_P = (_SUPPORTED - self.network.support(places_PHG).float().amin(1)).clamp_min(0.0)
+        share_P = self.spec.value.discount ** (self.options.support_cost * lack_P)
+        # A critic may say less than 0, which must become even less.
+        return returns_P - (1.0 - share_P) * returns_P.abs()
+
+    def _returns(self, plans_PHX: Tensor, goals_PG: Tensor | None) -> Tensor:
         network, spec = self.network, self.spec
         normalised_PG = None if goals_PG is None else network.normalise_goals(goals_PG)
         if network.critic is not None and (self.options.selection == "critic" or not spec.has_goals):
             return network.critic(plans_PHX, clean_level(plans_PHX), normalised_PG).float()  # type: ignore[no-any-return]
         assert goals_PG is not None
-        states_PHS = plans_PHX[..., spec.plan_size - spec.state_size :]
+        states_PHS = self._states(plans_PHX)
         end_values_P = network.endpoint(states_PHS[:, -1], normalised_PG)
         steps = float((plans_PHX.shape[1] - 1) * spec.trajectory.stride)
         return goal_returns(network.states.denormalise(states_PHS), goals_PG, end_values_P, steps, network, spec)
+
+    def _states(self, plans_PHX: Tensor) -> Tensor:
+        return plans_PHX[..., self.spec.plan_size - self.spec.state_size :]
 
     def steps_to_goal(self, states_PS: Tensor, goals_PG: Tensor) -> Tensor:
         """Environment steps to the goal, as the endpoint value has them: [P]."""

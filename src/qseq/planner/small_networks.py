@@ -1,31 +1,17 @@
-"""Small networks of single states: the value of where a plan ends, and the action that leads from state to state.
+"""Small networks of single states: what the end of a plan is worth, where the data went, and which action leads on.
 
-Legend: B rows, S entries of a state, G entries of a goal, A entries of an action, F features.
+Legend: B rows, S entries of a state, G entries of a goal, A entries of an action.
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
+from qseq.planner.features import SineFeatures
 from qseq.values import BoundedValue, UnboundedValue, ValueTransform
 
 _FAR = -4.0
-
-
-class _Features(nn.Module):
-    """Numbers, and sines and cosines of them: what is sharp in space is hard to fit without (Tancik et al. 2020)."""
-
-    def __init__(self, size: int, frequencies: int) -> None:
-        super().__init__()
-        self.size = size * (1 + 2 * frequencies)
-        self.register_buffer("angles_F", math.pi / 2 * 2.0 ** torch.arange(frequencies), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        angles: Tensor = (x.unsqueeze(-1) * self.angles_F).flatten(-2)  # type: ignore[operator]
-        return torch.cat([x, angles.sin(), angles.cos()], dim=-1)
 
 
 def _layers(size: int, dim: int, outputs: int) -> nn.Sequential:
@@ -44,7 +30,7 @@ class EndpointValue(nn.Module):
 
     def __init__(self, state_size: int, goal_size: int, *, dim: int, frequencies: int) -> None:
         super().__init__()
-        self.features = _Features(state_size + goal_size, frequencies)
+        self.features = SineFeatures(state_size + goal_size, frequencies)
         self.layers = _layers(self.features.size, dim, 1)
         self.transform: ValueTransform = BoundedValue(loss_kind="bce") if goal_size else UnboundedValue()
         if goal_size:
@@ -64,6 +50,26 @@ class EndpointValue(nn.Module):
     def forward(self, states_BS: Tensor, goals_BG: Tensor | None = None) -> Tensor:
         """Values [...]."""
         return self.transform.values(self.logits(states_BS, goals_BG))
+
+
+class Support(nn.Module):
+    """How much likelier a place is in the data than near them: log odds, 0 where nothing tells them apart.
+
+    Places are the entries of a state that goals name. Noise-contrastive estimation (Gutmann and Hyvarinen 2010, section
+    2.2) against the data with Gaussian noise of many scales added: where no episode has ever been, though others were
+    next to it, such as the inside of a wall, odds are near zero. Of whole states the odds would ask more than that a
+    plan can be driven: that it looks like the data in every entry.
+    """
+
+    def __init__(self, goal_size: int, *, dim: int, frequencies: int) -> None:
+        super().__init__()
+        self.features = SineFeatures(goal_size, frequencies)
+        self.layers = _layers(self.features.size, dim, 1)
+
+    def forward(self, places_BG: Tensor) -> Tensor:
+        """Normalised places [..., G] -> log odds [...]."""
+        out: Tensor = self.layers(self.features(places_BG)).squeeze(-1)
+        return out
 
 
 class InverseDynamics(nn.Module):

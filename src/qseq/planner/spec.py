@@ -24,7 +24,7 @@ from qseq.planner.config import (
 from qseq.planner.denoisers import make_denoiser
 from qseq.planner.normalisers import Normaliser
 from qseq.planner.plan_returns import PlanReturn
-from qseq.planner.small_networks import EndpointValue, InverseDynamics
+from qseq.planner.small_networks import EndpointValue, InverseDynamics, Support
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +81,10 @@ class PlannerSpec:
     def has_critic(self) -> bool:
         return self.value.critic or not self.has_goals
 
+    @property
+    def has_support(self) -> bool:
+        return self.value.support and self.has_goals
+
     def to_dict(self) -> dict[str, Any]:
         return to_dict(self)
 
@@ -100,6 +104,7 @@ class PlannerNetwork(nn.Module):
         endpoint: value of where a plan ends.
         inverse: action from state to state; None where actions are planned.
         guide, critic: returns of noisy and of clean plans; None where they are not wanted.
+        support: of the places where the data have been; None where it is not wanted.
     """
 
     def __init__(self, spec: PlannerSpec, states: Normaliser | None = None, actions: Normaliser | None = None) -> None:
@@ -114,6 +119,9 @@ class PlannerNetwork(nn.Module):
         self.inverse = None if spec.plans_actions else InverseDynamics(spec.state_size, spec.action_size, dim=value.dim)
         self.guide = PlanReturn(spec.plan_size, spec.goal_size, dim=value.plan_dim) if value.guide else None
         self.critic = PlanReturn(spec.plan_size, spec.goal_size, dim=value.plan_dim) if spec.has_critic else None
+        self.support = (
+            Support(spec.goal_size, dim=value.dim, frequencies=value.frequencies) if spec.has_support else None
+        )
         self.goal_dimensions = list(spec.data.goal_dimensions)
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qseq.networks.attention import SelfAttention
+from qseq.planner.features import SineFeatures
 
 
 def sinusoids(positions_N: Tensor, dim: int) -> Tensor:
@@ -63,12 +64,14 @@ class PlanTransformer(nn.Module):
     Args:
         size: X.
         dim: D, a multiple of `heads`.
+        frequencies: of the sines and cosines of every entry that are seen beside it.
     """
 
-    def __init__(self, size: int, *, dim: int, depth: int, heads: int) -> None:
+    def __init__(self, size: int, *, dim: int, depth: int, heads: int, frequencies: int = 0) -> None:
         super().__init__()
         self.dim = dim
-        self.embed = nn.Linear(size, dim)
+        self.features = SineFeatures(size, frequencies)
+        self.embed = nn.Linear(self.features.size, dim)
         self.known = nn.Parameter(torch.zeros(dim))
         self.level = LevelEmbedding(dim)
         self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(depth))
@@ -83,7 +86,9 @@ class PlanTransformer(nn.Module):
         condition_BD: Tensor | None = None,
     ) -> Tensor:
         """`known_BH`: states that are given, not to be found. `inside_BH`: False for padding, which nobody looks at."""
-        x_BHD = self.embed(plans_BHX) + sinusoids(torch.arange(plans_BHX.shape[1], device=plans_BHX.device), self.dim)
+        x_BHD = self.embed(self.features(plans_BHX)) + sinusoids(
+            torch.arange(plans_BHX.shape[1], device=plans_BHX.device), self.dim
+        )
         if known_BH is not None:
             x_BHD = x_BHD + known_BH.unsqueeze(-1) * self.known
         level_BD = self.level(levels_B)
