@@ -14,7 +14,7 @@ import torch
 
 from qseq.planner.batches import PlanBatches
 from qseq.planner.objective import PlannerObjective
-from tests.planner.worlds import JOINT, STATES, policy_of, walks
+from tests.planner.worlds import JOINT, STATES, policy_of, walk, walks, write_view
 
 
 def test_a_goal_is_shown_at_any_later_state_inside(tmp_path: Path) -> None:
@@ -57,3 +57,34 @@ def test_a_few_moves_of_each_window_are_learnt_from(tmp_path: Path) -> None:
     batch = PlanBatches(view, policy.spec, batch_size=16, seed=0).batch_at(0)
     PlannerObjective(policy.spec).loss(batch, policy.network, None)
     assert set(shapes) == {(16, 2, 4)}
+
+
+def test_support_tells_where_the_data_have_been(tmp_path: Path) -> None:
+    """Rides along two lines: between them nobody was, though it is next to both and in the middle of the data."""
+    rides = []
+    for number in range(40):
+        across = 0.5 if number % 2 else -0.5
+        along = np.linspace(-1, 1, 21) + 0.01 * np.random.default_rng(number).normal(size=21)
+        states = np.stack([along, np.full(21, across), np.zeros(21), np.zeros(21)], axis=1).astype(np.float32)
+        rides.append(replace(walk(20, number), observations={"state": states, "goal": states[:, :2]}))
+    view = write_view(tmp_path / "data", rides)
+    policy = policy_of(view, *STATES, "value.dim=32")
+    network, batches = policy.network, PlanBatches(view, policy.spec, batch_size=64, seed=0)
+    objective = PlannerObjective(policy.spec)
+    torch.manual_seed(0)
+    support = network.support.requires_grad_(True)
+    optimiser = torch.optim.Adam(support.parameters(), lr=3e-3)
+    for step in range(300):
+        batch = batches.batch_at(step)
+        objective._support(batch, network, network.states.normalise(batch.states_BHS)).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    along = torch.linspace(-0.8, 0.8, 9)
+
+    def least(across: float) -> torch.Tensor:
+        places = torch.stack([along, torch.full((9,), across)], dim=1)
+        return support(network.normalise_goals(places)).detach()
+
+    assert (least(0.5) > 0).all()
+    assert (least(-0.5) > 0).all()
+    assert (least(0.0) < -2).all()

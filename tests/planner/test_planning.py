@@ -67,6 +67,42 @@ def test_no_candidate_is_worth_more_than_the_chosen_one(tmp_path: Path, options,
     torch.testing.assert_close(plans.states_EHS, plans.candidates_ECHS[torch.arange(2), plans.chosen_E])
 
 
+class Strip(torch.nn.Module):
+    """Log odds of places: 0 in a strip around x = 0, -5 elsewhere."""
+
+    def forward(self, places: torch.Tensor) -> torch.Tensor:
+        return torch.where(places[..., 0].abs() < 0.5, 0.0, -5.0)
+
+
+@pytest.mark.parametrize("worth", [0.8, -0.8])
+def test_a_plan_counts_as_longer_by_what_its_least_likely_place_lacks(tmp_path: Path, monkeypatch, worth) -> None:
+    planner = planner_of(tmp_path, *STATES, support_cost=10.0)
+    planner.network.support = Strip()  # type: ignore[assignment]
+    monkeypatch.setattr(planner, "_returns", lambda plans, goals: torch.full((len(plans),), worth))
+    plans = torch.zeros(4, 4, 4)
+    plans[1, 0, 0] = 9.0  # the present place is where it is
+    plans[2, 2, 0] = 9.0
+    plans[3, 1:, 0] = 9.0  # the least likely place counts, not how many there are
+    share = planner.spec.value.discount ** (10.0 * 3.0)  # what lies below log odds of -2
+    less = worth * share if worth > 0 else worth * (2 - share)
+    assert planner.values(plans, None).tolist() == pytest.approx([worth, worth, less, less])
+    planner.options = replace(planner.options, support_cost=0.0)
+    assert planner.values(plans, None).tolist() == pytest.approx([worth] * 4)
+
+
+def test_the_best_plan_through_a_place_where_nobody_was_is_not_taken(tmp_path: Path, monkeypatch) -> None:
+    planner = planner_of(tmp_path, *STATES, candidates=16, support_cost=0.0)
+    best = planner.plan(STATE[:1], GOAL[:1], generator=noise())
+    place = planner.network.states.normalise(best.states_EHS)[0, 2, :2]
+    monkeypatch.setattr(
+        planner.network.support, "forward", lambda places: torch.where((places - place).norm(dim=-1) < 1e-4, -5.0, 0.0)
+    )
+    planner.options = replace(planner.options, support_cost=1e3)
+    other = planner.plan(STATE[:1], GOAL[:1], generator=noise())
+    torch.testing.assert_close(other.candidates_ECHS, best.candidates_ECHS)
+    assert other.chosen_E.item() == best.values_EC.topk(2).indices[0, 1].item()
+
+
 def test_without_selection_the_first_candidate_is_taken(tmp_path: Path) -> None:
     plans = planner_of(tmp_path, *STATES, select=False).plan(STATE, GOAL, generator=noise())
     assert plans.chosen_E.tolist() == [0, 0]
@@ -74,7 +110,7 @@ def test_without_selection_the_first_candidate_is_taken(tmp_path: Path) -> None:
 
 def test_guidance_raises_the_value_of_plans(tmp_path: Path) -> None:
     options = {"steps": 10, "select": False, "unguided_steps": 0}
-    overrides = (*STATES, "value.guide=true", "value.critic=true", "planning.selection=critic")
+    overrides = (*STATES, "value.guide=true", "value.critic=true", "planning.selection=critic", "value.support=false")
     plain = planner_of(tmp_path, *overrides, **options)
     plain.network.critic = plain.network.guide  # judged by what it is guided by
     guided = Planner(plain.network, plain.spec, replace(plain.options, guidance_scale=20.0))

@@ -123,7 +123,7 @@ class PlanningConfig:
     selection: Literal["endpoint", "critic"] = "endpoint"
     """What values the final plans: reward within the plan and the endpoint's value, or the critic of clean plans."""
     support_cost: NonNegativeFloat = 10.0
-    """Environment steps by which a plan is thought longer for each unit of log odds that its least likely place lacks to
+    """Environment steps by which a plan counts as longer for each unit of log odds that its least likely place lacks to
     be one of the data's (`value.support`); 0 asks nothing of places."""
     guidance_scale: NonNegativeFloat = 0.0
     """How far the guide's gradient, times the posterior variance, pushes every step; 0 does not guide."""

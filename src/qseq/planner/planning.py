@@ -167,7 +167,8 @@ class Planner:
         lack_P = (_SUPPORTED - self.network.support(places_PHG).float().amin(1)).clamp_min(0.0)
         share_P = self.spec.value.discount ** (self.options.support_cost * lack_P)
         # A critic may say less than 0, which must become even less.
-        return returns_P - (1.0 - share_P) * returns_P.abs()
+        costly_P: Tensor = returns_P - (1.0 - share_P) * returns_P.abs()
+        return costly_P
 
     def _returns(self, plans_PHX: Tensor, goals_PG: Tensor | None) -> Tensor:
         network, spec = self.network, self.spec
