@@ -87,11 +87,20 @@ def test_return_targets(tmp_path: Path, terminated: bool) -> None:
             assert found[row, move].item() == pytest.approx(expected, rel=1e-4)
             to_go = sum(0.5**step for step in range(left - move))
             assert seen[row, move].item() == pytest.approx(to_go / spec.return_scale, rel=1e-4)
+        assert not (terminated and seen[row, left:].any()), "after the end there is nothing"
         steps = min(3, left)
         expected = sum(0.5**step for step in range(steps)) / spec.return_scale
         if not (terminated and left <= 3):
             expected += 0.5**steps * value[row, steps].item()
         assert whole[row].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_seen_returns_are_finite_long_after_the_end(tmp_path: Path) -> None:
+    view = walks(tmp_path / "data", lengths=(2,), reward=1.0, terminated=True)
+    policy = policy_of(view, *JOINT, "trajectory.horizon=16", "value.moves=15", "value.target=monte-carlo")
+    batch = PlanBatches(view, policy.spec, batch_size=4, seed=0).batch_at(0)
+    assert monte_carlo_targets(batch, policy.network, policy.spec).isfinite().all()
+    assert PlannerObjective(policy.spec).loss(batch, policy.network, None).total.isfinite()
 
 
 def test_expectile_weights() -> None:

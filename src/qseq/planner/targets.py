@@ -62,8 +62,9 @@ def monte_carlo_targets(batch: PlanBatch, network: PlannerNetwork, spec: Planner
         rewards_BK, discounts_BK = move_rewards(batch, spec)
         to_go = [batch.returns_B / spec.return_scale]
         for move in range(rewards_BK.shape[1] - 1):
-            discount_B = discounts_BK[:, move].clamp_min(1e-6)
-            to_go.append((to_go[-1] - rewards_BK[:, move]) / discount_B)
+            discount_B = discounts_BK[:, move]
+            after_B = (to_go[-1] - rewards_BK[:, move]) / discount_B.clamp_min(1e-6)
+            to_go.append(torch.where(discount_B > 0, after_B, 0.0))  # nothing comes after the end
         return torch.stack(to_go, dim=1)[before]
     goals_BMG, steps_BM = batch.goals_BHG[before], batch.goal_steps_BH[before]
     here_BM = reached(batch.states_BHS[before], goals_BMG, network.goal_dimensions, spec.data.goal_radius)
