@@ -46,17 +46,19 @@ class Method:
 
 
 METHODS = {
+    # Settings found on SAC's data of seed 0, which is not among the seeds measured. Returns that were seen tell plans
+    # of SAC's late policies from those of its early ones; values that bootstrap from the best are the same for both.
     "planner": Method(
         algorithm="diffuser",
         steps=10_000,
-        overrides=("trajectory.horizon=16", "trajectory.stride=2", "planning.replan_every=2",
-                   f"value.discount={DISCOUNT}"),
+        overrides=("trajectory.horizon=16", "trajectory.stride=1", "trajectory.contents=states-actions",
+                   "planning.replan_every=1", "value.target=monte-carlo", f"value.discount={DISCOUNT}"),
     ),
-    "planner, joint": Method(
+    "planner, bootstrapped": Method(
         algorithm="diffuser",
         steps=10_000,
-        overrides=("trajectory.horizon=32", "trajectory.stride=1", "trajectory.contents=states-actions",
-                   "planning.replan_every=2", f"value.discount={DISCOUNT}"),
+        overrides=("trajectory.horizon=16", "trajectory.stride=1", "trajectory.contents=states-actions",
+                   "planning.replan_every=1", f"value.discount={DISCOUNT}"),
     ),
     "bc": Method(algorithm="bc", steps=5000),
     "filtered-bc": Method(algorithm="filtered-bc", steps=5000),
@@ -189,7 +191,7 @@ def main() -> None:
     parser.add_argument("--sac-python", help="Python of an environment with stable-baselines3")
     parser.add_argument("--envs", nargs="+", default=list(SAC_STEPS), choices=list(SAC_STEPS))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if not arguments.table:
