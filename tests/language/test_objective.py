@@ -122,7 +122,7 @@ def test_tokens_of_others_have_no_loss(name: str) -> None:
 
 @pytest.mark.parametrize("padding", ["left", "right"])
 def test_observations_are_the_tokens_of_others(padding: str) -> None:
-    """Each but a text's first, once, and not again in a row that a text goes on in; nothing else has a loss of theirs."""
+    """Each but a text's first, once, and not again in a row that a text goes on in."""
     texts = [
         TextWorld(turns=2).text((2, 3, 4, 5, 6, 3, 3), terminated=True),  # the policy said 3 4, then 3 3
         replace(TextWorld(turns=1).text((2, 3, 4), terminated=False), next_ids=np.array([2, 3, 4, 6, 5])),

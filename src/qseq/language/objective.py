@@ -157,7 +157,7 @@ class TextObjective:
         return config.cloning_weight * loss / count, terms, values_N
 
     def _observations(self, batch: TextBatch, model: TokenQModel, every_PD: Tensor) -> Tensor:
-        """Cross-entropy of everyone else's tokens by the language model's own logits, a sum for each of the policy's."""
+        """Cross-entropy of everyone else's tokens by the language model's logits, a sum for each of the policy's."""
         places_O, labels_O = observations_of(batch)
 
         def chunk_loss(part_nD: Tensor, rows: slice) -> Tensor:
