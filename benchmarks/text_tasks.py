@@ -96,7 +96,8 @@ def make_rows(cell: Cell, task: Task, method: Method, arguments: dict[str, Any])
 
     from qseq.evaluation.text_data import cut_row, generate_rows, read_rows, return_of, summarise_rows, write_rows
 
-    played = WORK / "games" / f"{cell.task}__{cell.seed}__{cell.games}.jsonl"
+    told = "-".join(f"{name}-{value}" for name, value in sorted(arguments.items()))
+    played = WORK / "games" / f"{cell.task}__{told}__{cell.seed}__{cell.games}.jsonl"
     if not played.exists():
         write_rows(
             played, generate_rows(task.environment, arguments, games=cell.games, seed=FIRST_DATA_SEED + cell.seed)
