@@ -102,6 +102,7 @@ TASKS = {
         max_new_tokens=4,
         sampled_games=100,
     ),
+    # Not solved: on tuning seed 11 the policy of these settings is hardly better than chance (see docs/results.md).
     "wordle": Task(
         environment="text:wordle",
         arguments={"style": "places"},
