@@ -94,9 +94,15 @@ def make_rows(cell: Cell, task: Task, method: Method, arguments: dict[str, Any])
     """The file that the method trains on, and what the games of all methods hold."""
     import numpy as np
 
-    from qseq.evaluation.text_data import cut_row, generate_rows, return_of, summarise_rows, write_rows
+    from qseq.evaluation.text_data import cut_row, generate_rows, read_rows, return_of, summarise_rows, write_rows
 
-    games = list(generate_rows(task.environment, arguments, games=cell.games, seed=FIRST_DATA_SEED + cell.seed))
+    told = "-".join(f"{name}-{value}" for name, value in sorted(arguments.items()))
+    played = WORK / "games" / f"{cell.task}__{told}__{cell.seed}__{cell.games}.jsonl"
+    if not played.exists():
+        write_rows(
+            played, generate_rows(task.environment, arguments, games=cell.games, seed=FIRST_DATA_SEED + cell.seed)
+        )
+    games = list(read_rows(played))
     made = summarise_rows(games)
     statistics = {
         "games": made.games,
@@ -110,14 +116,22 @@ def make_rows(cell: Cell, task: Task, method: Method, arguments: dict[str, Any])
         games = sorted(games, key=return_of, reverse=True)[:count]
     rng = np.random.default_rng([PIECES_SEED, cell.seed])
     if task.pieces is not None:
+        endings = [ending(game, task.pieces[1]) for game in games if game["metadata"]["success"]]
         games = [
             piece
             for game in games
             for piece in cut_row(game, task.pieces, rng, window=task.recent_turns, fold_returns=method.fold_returns)
         ]
+        games += endings * task.endings
     path = WORK / "data" / f"{cell.folder.name}.jsonl"
     write_rows(path, games)
     return path, statistics
+
+
+def ending(game: dict[str, Any], turns: int) -> dict[str, Any]:
+    """The last turns of a game."""
+    first = max(0, len(game["rewards"]) - turns)
+    return {**game, "messages": game["messages"][2 * first :], "rewards": game["rewards"][first:]}
 
 
 def train(cell: Cell, task: Task, method: Method, arguments: dict[str, Any], rows: Path) -> None:
@@ -127,7 +141,7 @@ def train(cell: Cell, task: Task, method: Method, arguments: dict[str, Any], row
     from qseq.registry import get_algorithm
 
     tokenizer = WORK / "tokenizers" / cell.folder.name
-    make_tokenizer(task.environment, arguments).save_pretrained(tokenizer)
+    make_tokenizer(task.environment, arguments, level=task.level).save_pretrained(tokenizer)
     algorithm = get_algorithm(method.algorithm)
     settings = {
         "n_embd": task.width,
@@ -146,12 +160,12 @@ def train(cell: Cell, task: Task, method: Method, arguments: dict[str, Any], row
         "data": {"tokenizer": str(tokenizer)},
         "training": {"batch_size": task.batch_size, "steps": cell.steps, "learning_rate": task.learning_rate},
     }
-    values = [*VALUES, *task.overrides] if method.learns_values else []
-    if method.algorithm == "qrlhf" and not task.chance:
-        values.append("objective.carry=turn")
-    config = load_config(
-        algorithm.config_class, base=base, overrides=[*COMMON, *values, *method.overrides, *cell.overrides]
-    )
+    chosen = [*COMMON, f"objective.observation_weight={task.observation_weight}"]
+    if method.learns_values:
+        chosen += [*VALUES, *task.overrides]
+    if method.algorithm == "qrlhf":
+        chosen += task.qrlhf
+    config = load_config(algorithm.config_class, base=base, overrides=[*chosen, *method.overrides, *cell.overrides])
     algorithm.train(config, data=[str(rows)], run=cell.folder, seed=cell.seed, resume=cell.folder.exists())
 
 

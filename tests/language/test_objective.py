@@ -14,7 +14,7 @@ from language.worlds import TextWorld
 from qseq.language.batch import TextBatch, TokenisedText, collate, returns_of
 from qseq.language.config import LanguageModelConfig, LoraConfig, TextObjectiveConfig
 from qseq.language.model import QLanguageModel
-from qseq.language.objective import TextObjective, states_of
+from qseq.language.objective import TextObjective, observations_of, states_of
 from qseq.language.values import ReturnRange
 from qseq.training.moving_average import MovingAverage
 
@@ -32,6 +32,7 @@ LEARNERS = {
     "softmax": TextObjectiveConfig(conservative="softmax"),
     "everything": TextObjectiveConfig(monte_carlo_bound=True, carry="turn", conservative_weight=0.0),
 }
+OBSERVANT = TextObjectiveConfig(observation_weight=0.5)
 
 
 def model_for(config: TextObjectiveConfig, architecture: str = "gpt2", **heads: Any) -> QLanguageModel:
@@ -56,10 +57,11 @@ def gradients(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("name", ["max", "expectile"])
+@pytest.mark.parametrize("name", ["max", "expectile", "observations"])
 def test_padding_side_and_composition_change_nothing(name: str, architecture: str) -> None:
-    objective = TextObjective(LEARNERS[name])
-    model = model_for(LEARNERS[name], architecture)
+    config = OBSERVANT if name == "observations" else LEARNERS[name]
+    objective = TextObjective(config)
+    model = model_for(config, architecture)
     right, grads = gradients(model, batch_of(TEXTS), objective)
     left, left_grads = gradients(model, batch_of(TEXTS, "left"), objective)
     assert left == pytest.approx(right, abs=1e-5)
@@ -116,6 +118,27 @@ def test_tokens_of_others_have_no_loss(name: str) -> None:
     deciding[batch.states[batch.labels >= 0]] = True
     assert torch.all(grads_BL.flatten()[~deciding] == 0.0)
     assert torch.all(grads_BL.flatten()[deciding] > 0.0)
+
+
+@pytest.mark.parametrize("padding", ["left", "right"])
+def test_observations_are_the_tokens_of_others(padding: str) -> None:
+    """Each but a text's first, once, and not again in a row that a text goes on in."""
+    texts = [
+        TextWorld(turns=2).text((2, 3, 4, 5, 6, 3, 3), terminated=True),  # the policy said 3 4, then 3 3
+        replace(TextWorld(turns=1).text((2, 3, 4), terminated=False), next_ids=np.array([2, 3, 4, 6, 5])),
+    ]
+    batch = batch_of(texts, padding)
+    places, labels = observations_of(batch)
+    assert labels.tolist() == [5, 6]
+    assert places.tolist() == [2, 3]  # the longest text has no padding
+    model = model_for(OBSERVANT)
+    logits = model.policy_logits(model.encode(batch.input_ids[:1]).flatten(0, 1))
+    expected = torch.nn.functional.cross_entropy(logits[2:4], torch.tensor([5, 6]), reduction="sum") / batch.mask.sum()
+    target = MovingAverage(model).model
+    found = TextObjective(OBSERVANT).loss(batch, model, target)
+    silent = TextObjective(replace(OBSERVANT, observation_weight=0.0)).loss(batch, model, target)
+    assert float(found.terms["observation"].detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
+    assert float((found.total - silent.total).detach()) == pytest.approx(0.5 * float(expected.detach()), abs=1e-5)
 
 
 def test_sampled_pull_is_right_on_average() -> None:

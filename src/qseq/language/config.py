@@ -99,6 +99,10 @@ class TextObjectiveConfig:
     hundred make the term nearly free where the vocabulary is large."""
     cloning_weight: NonNegativeFloat = 1.0
     """Weight of the imitation of the data's tokens by the policy's logits."""
+    observation_weight: NonNegativeFloat = 0.0
+    """Weight of the prediction of everyone else's tokens (prompts, the environment's replies), a sum over them for each
+    token of the policy. Where the state must be told from a long history, such as which words a hidden word can be,
+    that is what teaches the trunk to keep it: replies depend on it at every turn, rewards hardly ever."""
     state_value_weight: NonNegativeFloat = 1.0
     """With bootstrap="expectile"."""
 

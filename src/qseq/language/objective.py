@@ -1,8 +1,8 @@
 """The objective of the language family: texts -> targets of the policy's tokens -> loss.
 
 Legend: B batch, L length, A the policy's tokens of one text, N states of all texts, M decisions (the states in which a
-token was said), K tokens of the support, S sampled tokens, V vocabulary, C critics, D width of
-the trunk. A chunk has n states or m decisions.
+token was said), O places where someone else speaks next, P positions of all rows, K tokens of the support, S sampled
+tokens, V vocabulary, C critics, D width of the trunk. A chunk has n states or m decisions.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ class TextObjective:
 
     `loss = td_weight * 1/2 TD + conservative_weight * 1/2 pull + cloning_weight * imitation` (and the expectile loss of
     the state's value), each a mean over the policy's tokens of the batch. Tokens that the policy did not say are state:
-    no loss is at them, wherever they stand. Values and targets are shares of the range of returns, so no weight depends
-    on the unit of the rewards. Whatever needs logits of the whole vocabulary goes by chunks of states.
+    no loss is at them, wherever they stand, but that of `observation_weight`, which predicts them. Values and targets
+    are shares of the range of returns, so no weight depends on the unit of the rewards. Whatever needs logits of the
+    whole vocabulary goes by chunks of states.
 
     Args:
         chunk_elements: logits of one chunk.
@@ -68,10 +69,15 @@ class TextObjective:
     def loss(self, batch: TextBatch, online: nn.Module, target: nn.Module | None) -> Losses:
         """See the class. Raises ValueError without a target network, where values are bootstrapped from one."""
         config, model = self.config, cast(TokenQModel, online)
-        hidden_ND = states_of(model, batch)
+        every_PD = encoded(model, batch)
+        hidden_ND = every_PD[batch.states]
         with torch.no_grad():
             averaged, averaged_ND = self._averaged(batch, model, hidden_ND, target)
         total, terms, next_values_N = self._policy(batch, model, hidden_ND, averaged, averaged_ND)
+        if config.observation_weight:
+            observation_loss = self._observations(batch, model, every_PD)
+            total = total + config.observation_weight * observation_loss
+            terms["observation"] = observation_loss.detach()
         if not config.learns_values:
             return Losses(total=total, terms=terms)
         decisions_M = batch.current[batch.mask]
@@ -149,6 +155,16 @@ class TextObjective:
         count = batch.mask.sum()
         terms = {"imitation": loss.detach() / count, "accuracy": torch.stack(hits).sum() / count}
         return config.cloning_weight * loss / count, terms, values_N
+
+    def _observations(self, batch: TextBatch, model: TokenQModel, every_PD: Tensor) -> Tensor:
+        """Cross-entropy of everyone else's tokens by the language model's logits, a sum for each of the policy's."""
+        places_O, labels_O = observations_of(batch)
+
+        def chunk_loss(part_nD: Tensor, rows: slice) -> Tensor:
+            return functional.cross_entropy(model.policy_logits(part_nD).float(), labels_O[rows], reduction="sum")
+
+        rows = chunk_rows(model.vocabulary, self.chunk_elements)
+        return chunked_sum(chunk_loss, every_PD[places_O], model.policy_parameters(), rows=rows) / batch.mask.sum()
 
     def _state_values(self, averaged: TokenQModel, hidden_nD: Tensor, logits_nV: Tensor, labels_n: Tensor) -> Tensor:
         """Returns `[n]` to expect in each state.
@@ -246,8 +262,26 @@ class TextObjective:
         return model.state_transform.loss(logits, targets_M, weights_M).mean()
 
 
-def states_of(model: TokenQModel, batch: TextBatch) -> Tensor:
-    """Hidden states `[N, D]` in which the policy decides."""
+def encoded(model: TokenQModel, batch: TextBatch) -> Tensor:
+    """Hidden states `[P, D]` of every position of the batch, its R rows one after the other."""
     # No real token attends to padding on the right, and without a mask attention takes its fastest path.
     mask_BL = batch.attention_mask if batch.padding == "left" else None
-    return model.encode(batch.input_ids, mask_BL).flatten(0, 1)[batch.states]
+    return model.encode(batch.input_ids, mask_BL).flatten(0, 1)
+
+
+def states_of(model: TokenQModel, batch: TextBatch) -> Tensor:
+    """Hidden states `[N, D]` in which the policy decides."""
+    return encoded(model, batch)[batch.states]
+
+
+def observations_of(batch: TextBatch) -> tuple[Tensor, Tensor]:
+    """Where someone else speaks next, as places int64 `[O]` among the P positions, and what is said there.
+
+    Of the B texts only: those that some of them go on in say the same again.
+    """
+    attention_BL = batch.attention_mask[: len(batch)]
+    others_BL = functional.pad(attention_BL[:, 1:] & attention_BL[:, :-1], (0, 1))
+    # The texts come first, so that a place of theirs is the same with and without the rows after them.
+    others_P = others_BL.flatten().index_fill(0, batch.states[batch.labels >= 0], False)
+    places_O = others_P.nonzero()[:, 0]
+    return places_O, batch.input_ids.flatten()[places_O + 1]

@@ -121,6 +121,24 @@ def test_rules() -> None:
     assert number("bygbb") == 27 + 18
 
 
+def test_answers_by_place() -> None:
+    """The same game: players read either style, so they play the same, and the words of the answers are known."""
+    game = Wordle(["crane", "stone", "angle"], style="places")
+    game.reset_to(2)
+    assert game.step("crane").text == "1cb 2rb 3ay 4ny 5eg"
+    assert number("1cb 2rb 3ay 4ny 5eg") == number("bbyyg")
+    assert game.step("crown").text == "no word"
+    best = f"{PLAYERS}:BestGuesser"
+    result = evaluate_text(scripted(best), "text:wordle", {"style": "places"}, episodes=64, every_start=True)
+    assert result.mean_return == pytest.approx(Wordle().optimal_return())
+    known = set(make_text_environment("text:wordle", {"style": "places"}).vocabulary())
+    rows = generate_rows("text:wordle", {"style": "places"}, games=20, seed=1)
+    said = {word for row in rows for message in row["messages"] for word in message["content"].split()}
+    assert said <= known
+    with pytest.raises(RequestError, match="style='colours', expected 'marks' or 'places'"):
+        make_text_environment("text:wordle", {"style": "colours"})
+
+
 def test_patterns_of_the_table_are_the_marks() -> None:
     game = Wordle("large")
     rng = np.random.default_rng(0)

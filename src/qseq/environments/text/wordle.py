@@ -4,12 +4,15 @@ After each guess a letter is g (right place), y (in the word, but elsewhere) or 
 guess repeats is marked as often as the secret has it. A wrong guess costs 1, the right one nothing, so a game's return
 lies in [-tries, 0]; out of tries the game is over, which is a rule and no truncation. What is not a word of the list
 costs a try like any wrong guess. (LMRL-Gym's rules and rewards, arXiv 2311.18232; the words are ours.)
+
+An answer is "bygbb"; in the style "places" it is "1cb 2ry 3ag 4nb 5eb", the same for each place with its letter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,12 +47,22 @@ class Wordle(FiniteStarts):
     Args:
         words: "small" (64 words), "large" (some hundred), or a list of your own.
         tries: guesses until the game is lost.
+        style: of the answers: "marks", or "places", which repeats place and letter beside each mark. For tokens that
+            are words it says in a token what marks leave to be put together from three (for small models).
 
     Raises:
-        RequestError: the list is not of distinct words of five letters a-z, or has fewer than two.
+        RequestError: the list is not of distinct words of five letters a-z, or has fewer than two; no such style.
     """
 
-    def __init__(self, words: str | Sequence[str] = "small", *, tries: int = 6) -> None:
+    def __init__(
+        self,
+        words: str | Sequence[str] = "small",
+        *,
+        tries: int = 6,
+        style: Literal["marks", "places"] = "marks",
+    ) -> None:
+        if style not in ("marks", "places"):
+            raise RequestError(f"wordle: style='{style}', expected 'marks' or 'places'")
         if isinstance(words, str):
             known = {"small": word_lists.SMALL, "large": word_lists.LARGE}
             if words not in known:
@@ -63,7 +76,7 @@ class Wordle(FiniteStarts):
         if tries < 1:
             raise RequestError(f"wordle: tries={tries}, expected at least 1")
         self.words = tuple(word.lower() for word in words)
-        self.tries = tries
+        self.tries, self.style = tries, style
         self.indices = {word: index for index, word in enumerate(self.words)}
         self._secret, self._left, self._won = self.words[0], tries, False
 
@@ -83,8 +96,15 @@ class Wordle(FiniteStarts):
             return TextStep(WON, 0.0, True, False)
         if self._left == 0:
             return TextStep(LOST, -1.0, True, False)
-        answer = marks(guess, self._secret) if guess in self.indices else NOT_A_WORD
+        answer = self.describe(guess, marks(guess, self._secret)) if guess in self.indices else NOT_A_WORD
         return TextStep(answer, -1.0, False, False)
+
+    def describe(self, guess: str, answer: str) -> str:
+        """What a guess is answered with, in the game's style."""
+        if self.style == "marks":
+            return answer
+        letters = zip(guess, answer, strict=True)
+        return " ".join(f"{place}{letter}{mark}" for place, (letter, mark) in enumerate(letters, start=1))
 
     def success(self) -> bool:
         return self._won
@@ -101,15 +121,17 @@ class Wordle(FiniteStarts):
         return best_mean_return(self)
 
     def vocabulary(self) -> list[str]:
-        answers = {marks(guess, secret) for guess in self.words for secret in self.words}
+        pairs = ((guess, secret) for guess in self.words for secret in self.words)
+        answers = {part for guess, secret in pairs for part in self.describe(guess, marks(guess, secret)).split()}
         texts = f"{FIRST} {NOT_A_WORD} {WON} {LOST}".split()
         return sorted({*texts, *self.words, *answers})
 
 
 def number(answer: str) -> int:
-    """An answer as a number in base 3."""
+    """An answer, in either style, as a number in base 3."""
+    parts = answer.split()
     total = 0
-    for mark in answer:
+    for mark in answer if len(parts) == 1 else (part[-1] for part in parts):
         total = 3 * total + "byg".index(mark)
     return total
 
