@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,31 +65,18 @@ def unpublished(config: NetworkConfig) -> NetworkConfig:
     return replace(config, vision=replace(config.vision, backbone=backbone))
 
 
-def make_action_head(
-    config: NetworkConfig,
-    head: HeadConfig,
-    *,
-    num_tokens: int,
-    num_bins: int,
-    outputs_per_bin: int = 1,
-    initial_logit: float = 0.0,
-    token_mask_AK: Tensor | None,
-) -> Decoder:
-    """A head of the sizes of a network: its own, or one beside it that scores the same tokens as `head` says."""
+def make_action_head(config: NetworkConfig, head: HeadConfig, **scored: Any) -> Decoder:
+    """A head of the sizes of a network: its own, or one beside it. `scored`: further arguments of `make_head`."""
     return make_head(
         head,
         config.dim,
-        num_tokens=num_tokens,
-        num_bins=num_bins,
         depth=config.decoder_depth,
         heads=config.decoder_heads,
         dim_head=config.decoder_dim_head,
         ff_mult=config.ff_mult,
         dropout=config.dropout,
         tied=config.tied,
-        outputs_per_bin=outputs_per_bin,
-        initial_logit=initial_logit,
-        token_mask_AK=token_mask_AK,
+        **scored,
     )
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
-from qseq.networks.action_network import NetworkConfig, make_action_head
+from qseq.networks.action_network import NetworkConfig
 from qseq.networks.attention import DecodingCache
 from qseq.networks.decoder import Decoder
 from qseq.networks.head import HeadConfig, order_table
@@ -23,6 +23,7 @@ from qseq.networks.text import Instruction, TextConfig
 from qseq.networks.vision import MaxViT, VisionConfig
 from qseq.robot.arguments import CAMERA, VIDEO_FRAMES, read_conditioning, read_vit, with_token_learner
 from qseq.robot.decoding import DecodingConfig, checked_order, choose_tokens
+from qseq.robot.prior import make_prior
 from qseq.robot.reader import State, StateReader
 from qseq.values import BoundedValue, LeastOf, ValueTransform
 
@@ -183,9 +184,7 @@ class QRoboticTransformer(StateReader):
             initial_logit=initial_logit,
             dropout=dropout,
         )
-        tokens: dict[str, Any] = {"num_tokens": num_actions, "num_bins": action_bins, "token_mask_AK": token_mask_AK}
-        plain = replace(config.head, dueling=False, dual_critics=False)  # which only values have
-        self.prior = make_action_head(config, plain, **tokens) if prior else None
+        self.prior = make_prior(config, num_actions, action_bins, token_mask_AK) if prior else None
         self.token_mask_AK = token_mask_AK
         self.orders_MA = order_table(config.head, num_tokens=num_actions, num_bins=action_bins)
 

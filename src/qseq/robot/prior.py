@@ -10,15 +10,31 @@ Legend: B batch, A action tokens of a decision, P tokens of a prefix, K bins, S 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor
 
+from qseq.networks.action_network import NetworkConfig, make_action_head
 from qseq.networks.attention import DecodingCache
 from qseq.networks.decoder import Decoder
 from qseq.networks.likelihood import among_existing
 
 _NEVER = -1e4
 """Nats: less than any bin that exists is given."""
+
+
+def make_prior(config: NetworkConfig, num_tokens: int, num_bins: int, token_mask_AK: Tensor | None) -> Decoder:
+    """The head that imitates: as the critic, but for what only values have."""
+    plain = replace(config.head, dueling=False, dual_critics=False)
+    return make_action_head(
+        config,
+        plain,
+        num_tokens=num_tokens,
+        num_bins=num_bins,
+        outputs_per_bin=1,
+        initial_logit=0.0,
+        token_mask_AK=token_mask_AK,
+    )
 
 
 class PriorGuidedDecoder(Decoder):
