@@ -54,8 +54,8 @@ class Int8Linear(nn.Module):
 class BFloat16Linear(nn.Module):
     """A linear layer that keeps and multiplies bfloat16: eight bits of a number count, in what comes in and out, too.
 
-    Half the bytes, and for batches of decisions much less time where the processor multiplies bfloat16; for a single
-    decision no less, as a CPU's product of a matrix and a vector is no faster in bfloat16.
+    Half the bytes. Meant for batches of decisions, where the processor multiplies bfloat16; a CPU's product of a matrix
+    and a vector, which a single decision is made of, gains nothing.
     """
 
     weight_OI: Tensor
