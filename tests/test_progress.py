@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,12 +51,15 @@ def test_bar_in_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert "loss [1]" in error
 
 
-def test_steps_done_before_do_not_count_for_the_rate() -> None:
+def test_steps_done_before_do_not_count_for_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.chain([100.0], itertools.repeat(104.0))  # entered at 100 s, every later look at 104 s
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     with Progress("training", 100, done=90, enabled=False) as bar:
         assert bar.rate == 0.0
         assert bar.seconds_left is None
-        bar.advance()
-        assert bar.seconds_left == pytest.approx(9 / bar.rate, rel=0.5)
+        bar.advance(2)
+        assert bar.rate == 0.5
+        assert bar.seconds_left == 16.0
 
 
 def test_format_seconds() -> None:

@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -160,16 +159,14 @@ def test_collect_a_recipe(qseq: Command, tmp_path: Path) -> None:
         assert words in outcome.error
 
 
-def test_help_is_fast_and_needs_no_torch() -> None:
+def test_help_loads_no_heavy_library() -> None:
+    heavy = {"torch", "numpy", "pandas", "pyarrow", "gymnasium", "transformers", "matplotlib"}
     for arguments in (["--help"], *([command, "--help"] for command in COMMANDS)):
-        code = (
-            f"import sys; from qseq.cli.main import main; s = main({arguments!r}); assert 'torch' not in sys.modules; "
-        )
-        started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code + "sys.exit(s)"], capture_output=True, text=True, check=False)
+        call = f"import sys; from qseq.cli.main import main; status = main({arguments!r}); "
+        code = call + f"assert not {heavy} & {{*sys.modules}}; sys.exit(status)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "usage: qseq" in done.stdout
-        assert time.perf_counter() - started < 3  # 0.2 s on an idle machine
 
 
 def test_the_installed_command_reports_its_status(tmp_path: Path) -> None:

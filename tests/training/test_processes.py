@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +88,9 @@ def test_a_process_that_dies_ends_the_others_and_its_error_is_shown(tmp_path: Pa
     run = tmp_path / "run"
     request = {"run": str(run), "resume": False, "batches": {"fails_at": 13}, "dropout": 0.3}
     config = toy_config(parallel="fsdp")
-    start = time.monotonic()
     status, errors = launch(toy_problem.__file__, {**request, "config": to_dict(config)})
     assert status != 0
     assert "DataError: episode 3 is damaged" in errors
-    assert time.monotonic() - start < 100, "the launcher kills after 30 s what does not end by itself"
     assert latest_checkpoint(run).name == "step_00000004"
 
     accumulated = toy_config(grad_accum_every=2)
