@@ -115,7 +115,11 @@ def train(config: DiffuserConfig, *, data: Sequence[str], run: Path, seed: int =
     """Train into the run folder; returns the final checkpoint."""
     chosen = config.data
     reading = DataConfig(
-        verify=chosen.verify, limit_episodes=chosen.limit_episodes, successes_only=chosen.successes_only
+        verify=chosen.verify,
+        limit_episodes=chosen.limit_episodes,
+        successes_only=chosen.successes_only,
+        success_share=chosen.success_share,
+        relabel=chosen.relabel,
     )
     return make_trainer(config, open_view(data, reading), run=run, seed=seed).train(resume=resume)
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from qseq.configuration import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from qseq.planner.normalisers import NormaliserKind
+from qseq.policies.data import RelabelConfig
 from qseq.training import TrainingConfig
 
 
@@ -28,6 +29,10 @@ class PlanDataConfig:
     """How actions are brought to a common scale."""
     successes_only: bool = False
     """Train on successful episodes only."""
+    success_share: Fraction = 0.0
+    """Show successful episodes more often, so that at least this share of the steps is theirs; 0 shows all alike."""
+    relabel: RelabelConfig = field(default_factory=RelabelConfig)
+    """Other labels than the data's; `success_return` says what a success is where only rewards are known."""
     verify: bool = True
     """Check every value of the data (finite, within bounds) before training."""
     limit_episodes: NonNegativeInt = 0
