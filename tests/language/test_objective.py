@@ -11,6 +11,7 @@ import torch
 
 from language.tiny import ARCHITECTURES, larger_weights, tiny
 from language.worlds import TextWorld
+from qseq.errors import ConfigError
 from qseq.language.batch import TextBatch, TokenisedText, collate, returns_of
 from qseq.language.config import LanguageModelConfig, LoraConfig, TextObjectiveConfig
 from qseq.language.model import QLanguageModel
@@ -31,6 +32,8 @@ LEARNERS = {
     "Monte Carlo": TextObjectiveConfig(bootstrap="none", value="categorical"),
     "softmax": TextObjectiveConfig(conservative="softmax"),
     "everything": TextObjectiveConfig(monte_carlo_bound=True, carry="turn", conservative_weight=0.0),
+    "merit": TextObjectiveConfig(cloning_temperature=2.0),
+    "merit of an expectile": TextObjectiveConfig(cloning_temperature=0.5, bootstrap="expectile"),
 }
 OBSERVANT = TextObjectiveConfig(observation_weight=0.5)
 
@@ -57,7 +60,7 @@ def gradients(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("name", ["max", "expectile", "observations"])
+@pytest.mark.parametrize("name", ["max", "expectile", "observations", "merit"])
 def test_padding_side_and_composition_change_nothing(name: str, architecture: str) -> None:
     config = OBSERVANT if name == "observations" else LEARNERS[name]
     objective = TextObjective(config)
@@ -139,6 +142,31 @@ def test_observations_are_the_tokens_of_others(padding: str) -> None:
     silent = TextObjective(replace(OBSERVANT, observation_weight=0.0)).loss(batch, model, target)
     assert float(found.terms["observation"].detach()) == pytest.approx(float(expected.detach()), abs=1e-5)
     assert float((found.total - silent.total).detach()) == pytest.approx(0.5 * float(expected.detach()), abs=1e-5)
+
+
+def test_merits_by_hand() -> None:
+    """Two turns of one token; a state's value is its number. Rewards -1 and 2, discount 0.9, the last one ends."""
+    text = TokenisedText(
+        input_ids=np.array([5, 6, 7, 8]),
+        actions=np.array([1, 3]),
+        rewards=np.array([-1.0, 2.0], dtype=np.float32),
+        turn_ends=np.array([True, True]),
+        terminated=True,
+    )
+    batch = batch_of([text])
+    objective = TextObjective(TextObjectiveConfig(cloning_temperature=0.5))
+    values_N = torch.arange(len(batch.states), dtype=torch.float32)
+    first, second = (int(n) for n in batch.current[0])
+    advantages = torch.tensor([-1.0 + 0.9 * values_N[second] - values_N[first], 2.0 - values_N[second]])
+    merits_N = objective.merits(batch, values_N)
+    torch.testing.assert_close(merits_N[[first, second]], (advantages / 0.5).exp().clamp_max(20.0))
+    assert float(objective.merits(batch, values_N - 100.0)[second]) == 20.0
+
+
+def test_imitation_needs_values_to_tell_merit() -> None:
+    for lacking in ({"bootstrap": "none"}, {"td_weight": 0.0}):
+        with pytest.raises(ConfigError, match="cloning_temperature"):
+            TextObjectiveConfig(cloning_temperature=1.0, **lacking)  # type: ignore[arg-type]
 
 
 def test_sampled_pull_is_right_on_average() -> None:

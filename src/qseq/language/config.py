@@ -99,6 +99,12 @@ class TextObjectiveConfig:
     hundred make the term nearly free where the vocabulary is large."""
     cloning_weight: NonNegativeFloat = 1.0
     """Weight of the imitation of the data's tokens by the policy's logits."""
+    cloning_temperature: PositiveFloat | None = None
+    """Imitate the tokens that turned out better than their state's value more: each weighs `exp(advantage /
+    temperature)`, at most 20, where the advantage is its target less that value, in units of return (AWR, Peng et al.
+    2019, equation 10, with CRR's bound, Wang et al. 2020). None imitates all alike. Where few tokens of the data are
+    good, one of them says more to a policy, which prefers it to all others, than to values, which judge it alone. Luck
+    counts as merit: where replies are chance, so does the chance."""
     observation_weight: NonNegativeFloat = 0.0
     """Weight of the prediction of everyone else's tokens (prompts, the environment's replies), a sum over them for each
     token of the policy. Where the state must be told from a long history, such as which words a hidden word can be,
@@ -112,6 +118,12 @@ class TextObjectiveConfig:
         return self.td_weight > 0.0
 
     def __post_init__(self) -> None:
+        if self.cloning_temperature is not None and (self.bootstrap == "none" or not self.learns_values):
+            raise ConfigError(
+                f"objective.cloning_temperature: found {self.cloning_temperature}, expected null with "
+                f'objective.bootstrap="{self.bootstrap}", objective.td_weight={self.td_weight}: there is no value of '
+                "states to compare with"
+            )
         if self.carry != "none" and self.bootstrap != "max":
             raise ConfigError(
                 f'objective.carry: found "{self.carry}", expected "none" with objective.bootstrap="{self.bootstrap}": '

@@ -23,6 +23,9 @@ from qseq.language.values import ReturnRange
 from qseq.training import Losses
 from qseq.values import LeastOf, ValueTransform, off_data_mean, take_tokens, token_backup
 
+GREATEST_MERIT = 20.0
+"""Bound of the weights of imitation (CRR, Wang et al. 2020, section 3)."""
+
 
 class TokenQModel(Protocol):
     """What the objective asks of a model (and of the tables the tests put in its place); see `QLanguageModel`."""
@@ -73,7 +76,14 @@ class TextObjective:
         hidden_ND = every_PD[batch.states]
         with torch.no_grad():
             averaged, averaged_ND = self._averaged(batch, model, hidden_ND, target)
-        total, terms, next_values_N = self._policy(batch, model, hidden_ND, averaged, averaged_ND)
+        if config.cloning_temperature is None:
+            total, terms, next_values_N = self._policy(batch, model, hidden_ND, averaged, averaged_ND)
+        else:  # how well a token turned out depends on what comes after it: all values first, then imitation
+            with torch.no_grad():
+                _, _, next_values_N = self._policy(batch, model, hidden_ND, averaged, averaged_ND)
+            assert next_values_N is not None  # the configuration sees to it
+            merits_N = self.merits(batch, next_values_N)
+            total, terms, _ = self._policy(batch, model, hidden_ND, None, None, merits_N)
         if config.observation_weight:
             observation_loss = self._observations(batch, model, every_PD)
             total = total + config.observation_weight * observation_loss
@@ -113,6 +123,19 @@ class TextObjective:
         bounds_BA = batch.bounds if self.config.monte_carlo_bound else None
         return token_backup(batch.rewards, batch.discounts, next_values_N[batch.following], bounds_BA, carry=carry)
 
+    @torch.no_grad()
+    def merits(self, batch: TextBatch, values_N: Tensor) -> Tensor:
+        """Weights `[N]` in the imitation of what was said in each state; 1 where nothing was.
+
+        Args:
+            values_N: what each state is worth.
+        """
+        assert self.config.cloning_temperature is not None
+        decisions_M = batch.current[batch.mask]
+        advantages_M = self.targets(batch, values_N)[batch.mask] - values_N[decisions_M]
+        weights_M = (advantages_M / self.config.cloning_temperature).exp().clamp_max(GREATEST_MERIT)
+        return torch.ones_like(values_N).index_copy(0, decisions_M, weights_M)
+
     def _averaged(
         self, batch: TextBatch, model: TokenQModel, hidden_ND: Tensor, target: nn.Module | None
     ) -> tuple[TokenQModel | None, Tensor | None]:
@@ -131,10 +154,14 @@ class TextObjective:
         hidden_ND: Tensor,
         averaged: TokenQModel | None,
         averaged_ND: Tensor | None,
+        merits_N: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         """The weighted imitation loss, its terms, and what each of the N states is worth to the target network.
 
         Both in one pass over chunks, because the policy's logits say which tokens may be worth anything.
+
+        Args:
+            merits_N: weights of the states in the imitation; None is 1 for each.
         """
         config = self.config
         values_N = None if averaged is None else torch.zeros(len(hidden_ND), device=hidden_ND.device)
@@ -147,7 +174,10 @@ class TextObjective:
                 if values_N is not None and averaged is not None and averaged_ND is not None:
                     values_N[rows] = self._state_values(averaged, averaged_ND[rows], logits_nV.detach(), labels_n)
                 hits.append((logits_nV.argmax(-1) == labels_n).sum())
-            return functional.cross_entropy(logits_nV.float(), labels_n, ignore_index=-1, reduction="sum")
+            if merits_N is None:
+                return functional.cross_entropy(logits_nV.float(), labels_n, ignore_index=-1, reduction="sum")
+            losses_n = functional.cross_entropy(logits_nV.float(), labels_n, ignore_index=-1, reduction="none")
+            return (losses_n * merits_N[rows]).sum()
 
         rows = chunk_rows(model.vocabulary, self.chunk_elements)
         with torch.set_grad_enabled(torch.is_grad_enabled() and config.cloning_weight > 0.0):
