@@ -145,22 +145,22 @@ def test_observations_are_the_tokens_of_others(padding: str) -> None:
 
 
 def test_merits_by_hand() -> None:
-    """Two turns of one token; a state's value is its number. Rewards -1 and 2, discount 0.9, the last one ends."""
+    """A turn of two tokens and one of one; rewards 1, -2 and 2, discount 0.9 after a turn, the last one ends."""
     text = TokenisedText(
-        input_ids=np.array([5, 6, 7, 8]),
-        actions=np.array([1, 3]),
-        rewards=np.array([-1.0, 2.0], dtype=np.float32),
-        turn_ends=np.array([True, True]),
+        input_ids=np.array([5, 6, 7, 8, 9]),
+        actions=np.array([1, 2, 4]),
+        rewards=np.array([1.0, -2.0, 2.0], dtype=np.float32),
+        turn_ends=np.array([False, True, True]),
         terminated=True,
     )
     batch = batch_of([text])
     objective = TextObjective(TextObjectiveConfig(cloning_temperature=0.5))
     values_N = torch.arange(len(batch.states), dtype=torch.float32)
-    first, second = (int(n) for n in batch.current[0])
-    advantages = torch.tensor([-1.0 + 0.9 * values_N[second] - values_N[first], 2.0 - values_N[second]])
+    first, second, third = (float(values_N[n]) for n in batch.current[0])
+    advantages = torch.tensor([1.0 - 2.0 + 0.9 * third - first, -2.0 + 0.9 * third - second, 2.0 - third])
     merits_N = objective.merits(batch, values_N)
-    torch.testing.assert_close(merits_N[[first, second]], (advantages / 0.5).exp().clamp_max(20.0))
-    assert float(objective.merits(batch, values_N - 100.0)[second]) == 20.0
+    torch.testing.assert_close(merits_N[batch.current[0]], (advantages / 0.5).exp().clamp_max(20.0))
+    assert float(objective.merits(batch, values_N - 100.0)[batch.current[0, 2]]) == 20.0
 
 
 def test_imitation_needs_values_to_tell_merit() -> None:

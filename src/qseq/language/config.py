@@ -100,9 +100,10 @@ class TextObjectiveConfig:
     cloning_weight: NonNegativeFloat = 1.0
     """Weight of the imitation of the data's tokens by the policy's logits."""
     cloning_temperature: PositiveFloat | None = None
-    """Imitate the tokens that turned out better than their state's value more: each weighs `exp(advantage /
-    temperature)`, at most 20, where the advantage is its target less that value, in units of return (AWR, Peng et al.
-    2019, equation 10, with CRR's bound, Wang et al. 2020). None imitates all alike. Where few tokens of the data are
+    """Imitate the tokens whose turn came out better than their state's value more: each weighs `exp(advantage /
+    temperature)`, at most 20, where the advantage is what the rest of the turn and the state after it came to, less
+    that value, in units of return (AWR, Peng et al. 2019, equation 10, with CRR's bound, Wang et al. 2020). None
+    imitates all alike. Where few tokens of the data are
     good, one of them says more to a policy, which prefers it to all others, than to values, which judge it alone. Luck
     counts as merit: where replies are chance, so does the chance."""
     observation_weight: NonNegativeFloat = 0.0

@@ -127,12 +127,21 @@ class TextObjective:
     def merits(self, batch: TextBatch, values_N: Tensor) -> Tensor:
         """Weights `[N]` in the imitation of what was said in each state; 1 where nothing was.
 
+        Tokens are judged by what their turn came to, and by the value of the state after it: values within the turn are
+        not asked, as they would have to know already what is to be learnt.
+
         Args:
             values_N: what each state is worth.
         """
         assert self.config.cloning_temperature is not None
+        after_BA, outcome_B, outcomes = values_N[batch.following], torch.zeros_like(batch.rewards[:, 0]), []
+        goes_on_BA = functional.pad(batch.mask[:, 1:], (0, 1)) & ~batch.turn_ends
+        for place in reversed(range(after_BA.shape[1])):
+            next_B = torch.where(goes_on_BA[:, place], outcome_B, after_BA[:, place])
+            outcome_B = token_backup(batch.rewards[:, place], batch.discounts[:, place], next_B)
+            outcomes.append(outcome_B)
         decisions_M = batch.current[batch.mask]
-        advantages_M = self.targets(batch, values_N)[batch.mask] - values_N[decisions_M]
+        advantages_M = torch.stack(outcomes[::-1], dim=1)[batch.mask] - values_N[decisions_M]
         weights_M = (advantages_M / self.config.cloning_temperature).exp().clamp_max(GREATEST_MERIT)
         return torch.ones_like(values_N).index_copy(0, decisions_M, weights_M)
 
