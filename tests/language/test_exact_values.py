@@ -101,6 +101,26 @@ def test_every_prefix_has_its_exact_value(name: str) -> None:
     assert max(map(abs, errors(world, model).values())) < 0.02
 
 
+def test_imitation_by_merit_prefers_by_the_exact_advantage() -> None:
+    """Of tokens said equally often, one is preferred to the other by `exp` of what it is worth more (AWR)."""
+    world, temperature = TextWorld(seed=12), 1.0
+    config = TextObjectiveConfig(
+        discount=world.discount,
+        support=OWN,
+        conservative_weight=0.0,
+        value="unbounded",
+        cloning_temperature=temperature,
+    )
+    model = TableModel(world.states(), returns=RANGE, values=make_value_transform("unbounded"))
+    fit(world, model, config, steps=400, rate=0.1, every=5)
+    for prefix in world.states():
+        if world.decisions(prefix) % 2 == 0:
+            continue  # of a turn's first token the merit is that of what was said after it, too
+        logits_V = model.policy[model.rows[prefix]]
+        difference = (world.q(prefix, A) - world.q(prefix, B)) / temperature
+        assert float((logits_V[A] - logits_V[B]).detach()) == pytest.approx(difference, abs=0.05)
+
+
 @pytest.mark.slow
 def test_a_language_model_finds_them() -> None:
     """GPT-2's architecture; a network needs more steps than a table to come as near."""
