@@ -53,8 +53,12 @@ def path_length(record: EpisodeRecord) -> float:
     return float(np.linalg.norm(np.diff(places, axis=0), axis=1).sum())
 
 
-def drive(actor: Any, task: str, episodes: int, seed: int) -> list[EpisodeRecord]:
-    kwargs = {"task": task, "pairs": "held-out", "stop_at_goal": True, "max_episode_steps": DEFAULT_STEPS[task]}
+def drive(
+    actor: Any, task: str, episodes: int, seed: int, *, max_episode_steps: int | None = None
+) -> list[EpisodeRecord]:
+    """Held-out pairs of start and goal; of the maze's own length unless another is given."""
+    limit = max_episode_steps or DEFAULT_STEPS[task]
+    kwargs = {"task": task, "pairs": "held-out", "stop_at_goal": True, "max_episode_steps": limit}
     environments = [make_environment(ENVIRONMENT, kwargs) for _ in range(min(ENVIRONMENTS, episodes))]
     actor.prepare(environments[0])
     records = list(rollout(actor, environments, range(episodes), seed, keep_steps=True))

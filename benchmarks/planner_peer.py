@@ -31,6 +31,7 @@ from _planner_cell import drive
 from planner import COMMON, EVALUATION_SEED, WORK, Cell, collect
 from qseq import load_policy
 from qseq.environments import DictObservation
+from qseq.environments.pointmaze import DEFAULT_STEPS
 from qseq.evaluation import PolicyActor, wilson_interval
 from qseq.evaluation.actors import Actor
 
@@ -126,15 +127,14 @@ class Clock(Actor):
 
 
 def actors(joint: Cell, planner: Cell) -> dict[str, Actor]:
-    """By name; the planner of benchmarks/planner.py only where it has been trained."""
-    found: dict[str, Actor] = {
-        "diffusers pipeline": PeerActor(load_policy(joint.run)),
-        "ours, same networks and settings": PolicyActor(
-            load_policy(joint.run, selection="endpoint", guidance_scale=SCALE, **SAME)
-        ),
-    }
+    """By name, the quickest first; the planner of benchmarks/planner.py only where it has been trained."""
+    found: dict[str, Actor] = {}
     if (planner.run / "checkpoints").exists():
         found["ours, default"] = PolicyActor(load_policy(planner.run))
+    found["diffusers pipeline"] = PeerActor(load_policy(joint.run))
+    found["ours, same networks and settings"] = PolicyActor(
+        load_policy(joint.run, selection="endpoint", guidance_scale=SCALE, **SAME)
+    )
     return found
 
 
@@ -142,7 +142,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="medium", choices=["medium", "large"])
     parser.add_argument("--episodes", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--max-episode-steps", type=int, help="instead of the maze's own")
+    parser.add_argument("--steps", type=int, default=10_000, help="of training")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     joint = Cell("waypoints", arguments.task, "joint-unet", 0)
@@ -151,12 +152,14 @@ def main() -> None:
     train_to_end(joint.run, *how, *COMMON, *OVERRIDES, f"training.steps={arguments.steps}")
     for name, actor in actors(joint, Cell("waypoints", arguments.task, "select", 0)).items():
         clock = Clock(actor)
-        records = drive(clock, arguments.task, arguments.episodes, EVALUATION_SEED)
+        limit = arguments.max_episode_steps
+        records = drive(clock, arguments.task, arguments.episodes, EVALUATION_SEED, max_episode_steps=limit)
         reached = sum(bool(record.success) for record in records)
         line = {
             "actor": name,
             "task": arguments.task,
             "episodes": arguments.episodes,
+            "max_episode_steps": limit or DEFAULT_STEPS[arguments.task],
             "evaluation_seed": EVALUATION_SEED,
             "training_steps": arguments.steps,
             "reach_rate": reached / len(records),
