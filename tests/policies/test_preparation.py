@@ -44,7 +44,8 @@ def test_successes_are_repeated_up_to_their_share_and_nothing_is_lost(wanted: fl
 
 def test_without_successes_nothing_is_repeated(tmp_path: Path) -> None:
     view = write_view(tmp_path / "store", [replace(e, success=None) for e in corner_episodes(10)])
-    assert with_success_share(view, 0.5) is view
+    with pytest.warns(UserWarning, match="none of the 10 episodes is a success"):
+        assert with_success_share(view, 0.5) is view
     with pytest.raises(RequestError, match="successes_only"):
         with_success_share(view, 1.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -147,8 +148,8 @@ def load_function(name: str, option: str) -> Callable[[RecordedEpisode], Any]:
 def with_success_share(view: EpisodeView, share: float) -> EpisodeView:
     """The view with its successful episodes repeated, as often as it takes for this share of its steps.
 
-    The share is reached within one repetition of a successful episode. Without successes, or where they have the
-    share already, the view stays as it is.
+    The share is reached within one repetition of a successful episode. Without successes (a warning says so), or where
+    they have the share already, the view stays as it is.
 
     Raises:
         RequestError: the share is 1, which only leaving out all others would give.
@@ -158,6 +159,12 @@ def with_success_share(view: EpisodeView, share: float) -> EpisodeView:
     successes = np.flatnonzero(view.success == 1)
     steps, others = int(view.lengths[successes].sum()), int(view.lengths[view.success != 1].sum())
     wanted = share / (1.0 - share) * others
+    if steps == 0 and share:
+        warnings.warn(
+            f"data.success_share={share} has no effect: none of the {view.num_episodes} episodes is a success; "
+            "data.relabel.success_return says what one is where only rewards are known",
+            stacklevel=2,
+        )
     if steps == 0 or steps >= wanted:
         return view
     whole, rest = divmod(wanted, steps)
