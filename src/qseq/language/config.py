@@ -103,9 +103,8 @@ class TextObjectiveConfig:
     """Imitate the tokens whose turn came out better than their state's value more: each weighs `exp(advantage /
     temperature)`, at most 20, where the advantage is what the rest of the turn and the state after it came to, less
     that value, in units of return (AWR, Peng et al. 2019, equation 10, with CRR's bound, Wang et al. 2020). None
-    imitates all alike. Where few tokens of the data are
-    good, one of them says more to a policy, which prefers it to all others, than to values, which judge it alone. Luck
-    counts as merit: where replies are chance, so does the chance."""
+    imitates all alike. Where few tokens of the data are good, one of them says more to a policy, which prefers it to
+    all others, than to values, which judge it alone. Where replies are chance, luck counts as merit."""
     observation_weight: NonNegativeFloat = 0.0
     """Weight of the prediction of everyone else's tokens (prompts, the environment's replies), a sum over them for each
     token of the policy. Where the state must be told from a long history, such as which words a hidden word can be,

@@ -24,7 +24,7 @@ from qseq.training import Losses
 from qseq.values import LeastOf, ValueTransform, off_data_mean, take_tokens, token_backup
 
 GREATEST_MERIT = 20.0
-"""Bound of the weights of imitation (CRR, Wang et al. 2020, section 3)."""
+"""Bound of the weights of imitation (CRR, Wang et al. 2020)."""
 
 
 class TokenQModel(Protocol):
