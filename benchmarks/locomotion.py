@@ -96,14 +96,8 @@ def collect(env: str, seed: int, python: str | None) -> None:
     if not recording.with_suffix(".json").exists():  # written last
         if python is None:
             raise SystemExit(f"{recording} is not there: --sac-python is needed to make it")
-        sizes = [
-            "--steps",
-            str(SAC_STEPS[env]),
-            "--final-steps",
-            str(round(FINAL_SHARE * SAC_STEPS[env])),
-            "--seed",
-            str(seed),
-        ]
+        steps = SAC_STEPS[env]
+        sizes = ["--steps", str(steps), "--final-steps", str(round(FINAL_SHARE * steps)), "--seed", str(seed)]
         subprocess.run([python, str(PEER), env, str(recording), *sizes], check=True)
     write_store(recording, store, env)
     store.with_suffix(".done").touch()
