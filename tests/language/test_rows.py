@@ -12,9 +12,9 @@ import pytest
 from qseq.errors import ConfigError, DataError, RequestError
 from qseq.language.batch import TokenisedText
 from qseq.language.batches import GROUP, TextBatches
-from qseq.language.config import LanguageModelConfig, TextDataConfig, TextObjectiveConfig
+from qseq.language.config import LanguageModelConfig, RepeatConfig, TextDataConfig, TextObjectiveConfig
 from qseq.language.encoding import TextEncoder
-from qseq.language.preparation import best_texts, choose_tokenizer, gather_rows, range_of
+from qseq.language.preparation import best_texts, choose_tokenizer, gather_rows, range_of, repeated_texts
 from qseq.language.rows import read_rows
 from qseq.language.tokenizers import build_tokenizer, checked_tokenizer
 
@@ -324,10 +324,16 @@ def test_batches_are_full_repeatable_and_show_every_text_once_an_epoch() -> None
     assert batches.batch_at(0).input_ids.shape[0] == 4
 
 
-def test_best_share_and_range() -> None:
+def test_best_share_repetition_and_range() -> None:
     found = texts(20)
     assert [text.total for text in best_texts(found, 0.1)] == [18.0, 19.0]
     assert len(best_texts(found, 1.0)) == 20
+    more = [text.total for text in repeated_texts(found, RepeatConfig(share=0.1, times=3))]
+    assert sorted(more) == [*map(float, range(18)), 18.0, 18.0, 18.0, 19.0, 19.0, 19.0]
+    assert repeated_texts(found, RepeatConfig()) == found
+    for wrong in ({"share": 0.1}, {"times": 2}):
+        with pytest.raises(ConfigError, match=r"data\.repeat: found share=.* expected a share above 0 and at least 2"):
+            RepeatConfig(**wrong)  # type: ignore[arg-type]
     estimated = range_of(found, TextObjectiveConfig())
     assert (estimated.low, estimated.high) == (0.0, pytest.approx(19.0 * 1.05))
     told = range_of(found, TextObjectiveConfig(minimum_return=-5.0, maximum_return=30.0))

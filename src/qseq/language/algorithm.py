@@ -27,6 +27,7 @@ from qseq.language.preparation import (
     fill_token,
     gather_rows,
     range_of,
+    repeated_texts,
 )
 from qseq.language.rows import Row
 from qseq.language.trunk import load_language_model
@@ -80,6 +81,7 @@ def prepare(
         turn_end=config.data.turn_end,
     )
     texts = best_texts(encode_rows(rows, encoder), config.data.best_share)
+    texts = repeated_texts(texts, config.data.repeat)
     if isinstance(trunk, QLanguageModel):
         whole = trunk
     else:

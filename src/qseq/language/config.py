@@ -147,6 +147,23 @@ class TextObjectiveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RepeatConfig:
+    """Rows with the greatest returns come more often: where few of them are good, and all together are much to read."""
+
+    share: Fraction = 0.0
+    """Of the rows, those of the greatest returns."""
+    times: PositiveInt = 1
+    """How often each of them comes where any other comes once."""
+
+    def __post_init__(self) -> None:
+        if (self.share > 0.0) != (self.times > 1):
+            raise ConfigError(
+                f"data.repeat: found share={self.share:g} with times={self.times}, expected a share above 0 and at "
+                "least 2 times (or neither)"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextDataConfig:
     """How rows become tokens."""
 
@@ -162,6 +179,7 @@ class TextDataConfig:
     end token. Messages end as the chat template says."""
     best_share: Fraction = 1.0
     """Train on this share of the rows only, those of the greatest returns."""
+    repeat: RepeatConfig = field(default_factory=RepeatConfig)
     limit_rows: NonNegativeInt = 0
     """Read only the first so many rows; 0 reads all."""
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from qseq.errors import ConfigError, DataError
 from qseq.language.batch import TokenisedText, returns_of
-from qseq.language.config import LanguageModelConfig, TextDataConfig, TextObjectiveConfig
+from qseq.language.config import LanguageModelConfig, RepeatConfig, TextDataConfig, TextObjectiveConfig
 from qseq.language.encoding import TextEncoder
 from qseq.language.rows import Row, read_rows
 from qseq.language.tokenizers import build_tokenizer, checked_tokenizer, load_tokenizer
@@ -79,6 +79,12 @@ def best_texts(texts: Sequence[TokenisedText], share: float) -> list[TokenisedTe
     count = max(1, math.ceil(share * len(texts)))
     order = np.argsort([-text.total for text in texts], kind="stable")[:count]
     return [texts[row] for row in np.sort(order)]
+
+
+def repeated_texts(texts: Sequence[TokenisedText], repeat: RepeatConfig) -> list[TokenisedText]:
+    """All texts, those with the greatest returns as often as `repeat` says."""
+    again = best_texts(texts, repeat.share) if repeat.share else []
+    return [*texts, *again * (repeat.times - 1)]
 
 
 def range_of(texts: Sequence[TokenisedText], objective: TextObjectiveConfig) -> ReturnRange:
