@@ -277,11 +277,18 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "QSEQ_PROGRESS": "0"}
     done = {(line["task"], line["method"], line["seed"], line["label"]) for line in RESULTS.read()}
     wanted = [cell for cell in cells(arguments) if cell.key not in done]
+    failed: list[str] = []
     # Fresh processes: torch does not survive a fork with threads running.
     with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(run, cell) for cell in wanted]):
-            add_lines(future.result())
+        running = {pool.submit(run, cell): cell for cell in wanted}
+        for future in as_completed(running):
+            if error := future.exception():  # the other cells' results are worth keeping
+                failed.append(f"{running[future].folder.name}: {error}")
+            else:
+                add_lines(future.result())
     print(table())
+    if failed:
+        raise SystemExit("\n".join(["failed:", *failed]))
 
 
 if __name__ == "__main__":
