@@ -50,8 +50,9 @@ class Task:
     """Of all methods that learn values, such as the least return."""
     observation_weight: float = 0.0
     """Weight of the prediction of the environment's words, for all methods."""
-    qrlhf: tuple[str, ...] = ("objective.carry=turn",)
-    """Of qrlhf only. Carrying targets along a turn is exact where replies are no chance to one who sees the texts."""
+    own: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"qrlhf": ("objective.carry=turn",)})
+    """Of one algorithm only. Carrying targets along a turn is exact where replies are no chance to one who sees the
+    texts."""
     betas: tuple[str, ...] = ("1", "4", ".inf")
     """Weights of the values at decoding, per unit of return; imitation has none."""
     max_new_tokens: int
@@ -97,7 +98,11 @@ TASKS = {
             "objective.initial_value=0.8",
             "objective.cloning_weight=0.05",
         ),
-        qrlhf=("objective.monte_carlo_bound=true", "objective.carry=turn"),
+        own={
+            "qrlhf": ("objective.monte_carlo_bound=true", "objective.carry=turn"),
+            # Its pieces end with all the rest of their game.
+            "lm-mc": ("objective.discount=0.998", "objective.minimum_return=-100"),
+        },
         betas=("1", "4", "16", ".inf"),
         max_new_tokens=4,
         sampled_games=100,
@@ -113,13 +118,15 @@ TASKS = {
         steps=5000,
         learning_rate=3e-3,
         observation_weight=0.3,
-        qrlhf=(
-            "objective.cloning_temperature=0.3",
-            "objective.cloning_weight=1",
-            # Most of the games that were won: all other returns are alike.
-            "data.repeat.share=0.17",
-            "data.repeat.times=6",
-        ),
+        own={
+            "qrlhf": (
+                "objective.cloning_temperature=0.3",
+                "objective.cloning_weight=1",
+                # Most of the games that were won: all other returns are alike.
+                "data.repeat.share=0.17",
+                "data.repeat.times=6",
+            ),
+        },
         overrides=(
             # What makes a word a good guess is what the policy's rows know of it.
             "model.rows=tied",
@@ -167,13 +174,15 @@ TASKS = {
         steps=2000,
         overrides=("objective.minimum_return=-60", "objective.maximum_return=30", "objective.initial_value=0.7"),
         # Values of the best that can follow lie in less than half the range of the returns that were achieved.
-        qrlhf=(
-            "objective.carry=turn",
-            "objective.conservative_weight=0.0005",
-            "objective.minimum_return=-20",
-            "objective.maximum_return=20",
-            "objective.initial_value=0.5",
-        ),
+        own={
+            "qrlhf": (
+                "objective.carry=turn",
+                "objective.conservative_weight=0.0005",
+                "objective.minimum_return=-20",
+                "objective.maximum_return=20",
+                "objective.initial_value=0.5",
+            ),
+        },
         max_new_tokens=4,
         sampled_games=99,
     ),

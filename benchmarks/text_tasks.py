@@ -163,9 +163,7 @@ def train(cell: Cell, task: Task, method: Method, arguments: dict[str, Any], row
     chosen = [*COMMON, f"objective.observation_weight={task.observation_weight}"]
     if method.learns_values:
         chosen += [*VALUES, *task.overrides]
-    chosen += method.overrides
-    if method.algorithm == "qrlhf":
-        chosen += task.qrlhf
+    chosen += [*method.overrides, *task.own.get(method.algorithm, ())]
     config = load_config(algorithm.config_class, base=base, overrides=[*chosen, *cell.overrides])
     algorithm.train(config, data=[str(rows)], run=cell.folder, seed=cell.seed, resume=cell.folder.exists())
 
