@@ -34,7 +34,14 @@ TEXT = "pick the red block up"
 class Side:
     """One model, and for training one trainer."""
 
-    def build(self, size: dict[str, Any], bootstrap: str = "max", checkpointing: bool = False) -> dict[str, Any]:
+    def build(
+        self,
+        size: dict[str, Any],
+        bootstrap: str = "max",
+        checkpointing: bool = False,
+        policy: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """`policy`: how it is loaded to act."""
         torch.manual_seed(0)
         self.size = size
         # The weight 1 and the squared error are the other package's too.
@@ -67,6 +74,8 @@ class Side:
             "shape": [size["num_actions"]],
             "dtype": "float32",
         }
+        self.policy_options = policy or {}
+        self.policy: QTransformerPolicy | None = None
         parts = {name: sum(p.numel() for p in part.parameters()) for name, part in self.model.named_children()}
         return {"parameters": {"all": sum(parts.values()), **parts}}
 
@@ -103,6 +112,7 @@ class Side:
             frame = {"image": random.integers(0, 256, shape, dtype=np.uint8)}
             return timed(lambda: policy.act(frame, TEXT, environment_ids=None))
 
+        policy.reset()
         for _ in range(self.size["frames"]):
             decide()
         return {"seconds": [decide() for _ in range(repeats)]}
@@ -140,6 +150,14 @@ class Side:
             "threads": torch.get_num_threads(),
         }
 
+    def _policy(self) -> QTransformerPolicy:
+        """The same one each time: what is compiled is compiled once."""
+        if self.policy is None:
+            self.policy = QTransformerPolicy(
+                self.model, describe_model(self.model, self.action_space), **self.policy_options
+            )
+        return self.policy
+
     def _trainer(self, steps: int, batch: int, precision: str) -> Trainer:
         objective = replace(self.objective, bootstrap_steps=(steps,))
         return QLearner(
@@ -171,9 +189,6 @@ class Side:
                     )
                 )
         return folder
-
-    def _policy(self) -> QTransformerPolicy:
-        return QTransformerPolicy(self.model, describe_model(self.model, self.action_space))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -13,7 +13,8 @@ three stages at 112 pixels ("small"); 6 frames, 8 actions of 256 bins, tied duel
   decision. So decisions trained a second are given beside windows a second. qseq's reading of windows from a store is
   timed, the other package gets its windows ready made.
 - Memory: the peak resident size of a process that does nothing but this training.
-- Decoding: all dimensions from an encoded state. Deciding: one frame is new; the other package has no memory.
+- Decoding: all dimensions from an encoded state. Deciding: one frame is new; the other package has no memory. Also with
+  decoding compiled, and compiled with bfloat16 weights; compiling is not part of the times.
 - The flipped reward: losses of one batch with the same seed.
 A case whose memory would not fit (from the measured one-step peak, frame by frame) is not run; the result says so.
 """
@@ -115,8 +116,10 @@ class Bench:
         """Decoding, deciding and the numbers of parameters."""
         seconds: dict[str, dict[str, list[float]]] = {}
         with ExitStack() as stack:
-            sides = {name: stack.enter_context(self.side(name)) for name in self.commands}
-            parameters = {name: side.ask("build", size=size)["parameters"] for name, side in sides.items()}
+            sides, parameters = {}, {}
+            for name, (side, build) in ACTING.items():
+                sides[name] = stack.enter_context(self.side(side))
+                parameters[side] = sides[name].ask("build", size=size, **build)["parameters"]
             cases: dict[str, tuple[str, dict[str, Any]]] = {
                 "decoding, batch 1": ("decode", {"batch": 1}),
                 "decoding, batch 16": ("decode", {"batch": 16}),
@@ -124,9 +127,9 @@ class Bench:
             }
             for case, (do, arguments) in cases.items():
                 seconds[case] = {name: [] for name in sides}
-                for turn in range(repeats + 1):  # the first warms up
-                    for name, side in sides.items():
-                        found = side.ask(do, repeats=1 if do == "act" else 5, **arguments)["seconds"]
+                for turn in range(repeats + 1):  # the first warms up, and compiles
+                    for name, process in sides.items():
+                        found = process.ask(do, repeats=1 if do == "act" else 5, **arguments)["seconds"]
                         seconds[case][name] += found if turn else []
         return {"parameters": parameters, **{case: compared(found) for case, found in seconds.items()}}
 
@@ -168,10 +171,11 @@ class Bench:
 
 def compared(seconds: dict[str, list[float]]) -> dict[str, Any]:
     medians = {name: statistics.median(found) for name, found in seconds.items()}
+    theirs = medians["q-transformer"]
     return {
         "median_seconds": medians,
         "repeats": {name: len(found) for name, found in seconds.items()},
-        "times_as_fast": medians["q-transformer"] / medians["qseq"],
+        "times_as_fast": {name: theirs / ours for name, ours in medians.items() if name != "q-transformer"},
     }
 
 
@@ -185,11 +189,18 @@ def ratios(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+ACTING: dict[str, tuple[str, dict[str, Any]]] = {
+    "q-transformer": ("q-transformer", {}),
+    "qseq": ("qseq", {}),
+    "qseq, compiled": ("qseq", {"policy": {"compiled": True}}),
+    "qseq, compiled, bfloat16": ("qseq", {"policy": {"compiled": True, "weights": "bfloat16"}}),
+}
 OURS = {
     "qseq": ("qseq", {"bootstrap": "max"}, "fp32"),
     "qseq, expectile (default)": ("qseq", {"bootstrap": "expectile"}, "fp32"),
     "qseq, bf16": ("qseq", {"bootstrap": "max"}, "bf16"),
     "qseq, checkpointing": ("qseq", {"bootstrap": "max", "checkpointing": True}, "fp32"),
+    "qseq, bf16, checkpointing": ("qseq", {"bootstrap": "max", "checkpointing": True}, "bf16"),
 }
 PEER = {"q-transformer": ("q-transformer", {}, "fp32")}
 PEER_BF16 = {"q-transformer, bf16": ("q-transformer", {}, "bf16")}

@@ -15,7 +15,7 @@ from qseq.files import make_ordinary, write_atomic
 from qseq.policies.locate import DESCRIPTION, WEIGHTS
 
 if TYPE_CHECKING:
-    from qseq.policies.token_policy import TokenPolicySpec
+    from qseq.policies.token_policy_spec import TokenPolicySpec
 
 
 Weights = Literal["float32", "bfloat16", "int8"]

@@ -19,7 +19,7 @@ from qseq.networks.observation import FieldLayout
 from qseq.observations import is_image
 from qseq.policies.augmentation import CroppedWindows, ShiftedWindows
 from qseq.policies.data import DataConfig, open_view, with_success_share
-from qseq.policies.token_policy import TokenPolicySpec
+from qseq.policies.token_policy_spec import TokenPolicySpec
 from qseq.training import BatchSource, TrainingConfig
 
 __all__ = [

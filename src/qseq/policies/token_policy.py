@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qseq.actions import ActionTokenizer, ChunkTokens
-from qseq.configuration import from_dict, to_dict
-from qseq.episodes import PAST_ACTIONS, ActionSpace, PastActions
+from qseq.actions import ChunkTokens
+from qseq.episodes import PAST_ACTIONS
 from qseq.errors import ConfigError, DataError, RequestError
-from qseq.networks.action_network import ActionNetwork, NetworkConfig, unpublished
+from qseq.networks.action_network import ActionNetwork, unpublished
 from qseq.networks.decoder import Decoder
-from qseq.networks.decoding import Select, decode_tokens
+from qseq.networks.decoding import Select, decode_tokens, greedy
 from qseq.networks.guidance import GuidedDecoder, guided_context
 from qseq.networks.observation import FieldLayout
 from qseq.networks.quantised import quantised
@@ -31,85 +30,13 @@ from qseq.observations import FrameMemory, Observation, frames_back, is_image, r
 from qseq.policies.attention import camera_attention
 from qseq.policies.base import Policy
 from qseq.policies.camera_memory import CameraMemory, ShownFrames
+from qseq.policies.compiled import CompiledDecoding, Search
 from qseq.policies.files import Weights, checked_weights, load_weights, write_policy
 from qseq.policies.locate import DESCRIPTION, locate_policy, read_description
 from qseq.policies.memory import ActionMemory, InstructionMemory
+from qseq.policies.token_policy_spec import TokenPolicySpec
 from qseq.policies.watching import WatchedDecisions
 from qseq.policies.windows import decision_steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenPolicySpec:
-    """Everything but the weights: enough to rebuild the network and act."""
-
-    network: NetworkConfig
-    fields: dict[str, tuple[int, ...]]
-    """Observation field -> shape of one frame."""
-    history: int
-    tokenizer: ActionTokenizer
-    action_space: dict[str, Any]
-    extra: dict[str, Any]
-    """What one family needs besides, as plain data."""
-    first_frame: bool = False
-    """The oldest frame of the history is the episode's first."""
-    default_instruction: str = ""
-    """Told to the network when nobody says anything: the instruction of the data, where they hold but one."""
-    needs_instruction: bool = False
-    """It was always told what to do in training, and not always the same."""
-    crop: int = 0
-    """Side of the square in the middle of cameras' frames that the network sees; 0 shows it all."""
-    weights: Weights = "float32"
-    """How the weights of linear layers are kept; see `qseq.networks.quantised`."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "network": to_dict(self.network),
-            "fields": {name: list(shape) for name, shape in self.fields.items()},
-            "history": self.history,
-            "first_frame": self.first_frame,
-            "tokenizer": self.tokenizer.to_dict(),
-            "action_space": self.action_space,
-            "extra": self.extra,
-            "default_instruction": self.default_instruction,
-            "needs_instruction": self.needs_instruction,
-            "crop": self.crop,
-            "weights": self.weights,
-        }
-
-    @staticmethod
-    def from_dict(description: Mapping[str, Any]) -> TokenPolicySpec:
-        return TokenPolicySpec(
-            network=from_dict(NetworkConfig, description["network"]),
-            fields={name: tuple(shape) for name, shape in description["fields"].items()},
-            history=int(description["history"]),
-            first_frame=bool(description["first_frame"]),
-            tokenizer=ActionTokenizer.from_dict(description["tokenizer"]),
-            action_space=dict(description["action_space"]),
-            extra=dict(description["extra"]),
-            default_instruction=str(description["default_instruction"]),
-            needs_instruction=bool(description["needs_instruction"]),
-            crop=int(description["crop"]),
-            weights=checked_weights(description.get("weights", "float32")),
-        )
-
-    @property
-    def past_actions(self) -> PastActions | None:
-        """How the network is shown what was done before, if it is."""
-        if PAST_ACTIONS not in self.fields:
-            return None
-        return PastActions(ActionSpace.from_json(self.action_space), self.fields[PAST_ACTIONS][0])
-
-    @property
-    def shown_fields(self) -> dict[str, tuple[int, ...]]:
-        """The fields that an environment shows; the policy remembers its actions itself."""
-        return {name: shape for name, shape in self.fields.items() if name != PAST_ACTIONS}
-
-    def blank_layouts(self) -> dict[str, FieldLayout]:
-        """What the network sees, with statistics that the weights will overwrite."""
-        return {name: FieldLayout(shape=self._seen(shape)) for name, shape in self.fields.items()}
-
-    def _seen(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (shape[0], self.crop, self.crop) if self.crop and is_image(shape) else shape
 
 
 class TokenPolicy(Policy):
@@ -122,6 +49,7 @@ class TokenPolicy(Policy):
         cond_scale: how much more the instruction counts (classifier-free guidance); 1 is the network as trained, more
             costs a second pass.
         weights: "bfloat16" or "int8" rounds those of linear layers, in a copy of the network; by default they stay.
+        compiled: decode by a program that torch.compile makes at the first decision; for greedy decisions only.
 
     Raises:
         RequestError: guidance of a network never trained without its instruction; other weights than there are.
@@ -136,6 +64,7 @@ class TokenPolicy(Policy):
         use_cache: bool = True,
         cond_scale: float = 1.0,
         weights: Weights | None = None,
+        compiled: bool = False,
     ) -> None:
         kept = checked_weights(weights or spec.weights)
         if kept != spec.weights:
@@ -151,6 +80,7 @@ class TokenPolicy(Policy):
         self.spec = spec
         self.cond_scale = cond_scale
         self.use_cache = use_cache
+        self._compiled = CompiledDecoding() if compiled else None
         self._memory = FrameMemory(spec.history, first_frame=spec.first_frame)
         self._actions = ActionMemory(spec.past_actions)
         self._fields = spec.shown_fields
@@ -174,6 +104,27 @@ class TokenPolicy(Policy):
     @abstractmethod
     def select(self) -> Select:
         """How a bin is chosen by its scores."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it takes the best bin of its decoder at each token, and nothing else has a say."""
+        return self.select() is greedy and self.cond_scale == 1.0
+
+    @property
+    def decode(self) -> Search:
+        """`decode_tokens`, or the program it was compiled to.
+
+        Raises:
+            RequestError: compiled, and decisions are not plain: every noise would be a program of its own.
+        """
+        if self._compiled is None:
+            return decode_tokens
+        if not self.is_plain:
+            raise RequestError(
+                "compiled: found true, expected false for a policy that samples, searches, is guided or asks its "
+                "prior: only greedy decisions are compiled"
+            )
+        return self._compiled
 
     @property
     def observation_fields(self) -> dict[str, tuple[int, ...]]:
@@ -267,7 +218,7 @@ class TokenPolicy(Policy):
 
     def choose(self, decoder: Decoder, context: Tensor) -> Tensor:
         """The tokens `[B, A]` of a decision, one after the other as `select` says."""
-        tokens_BA, _ = decode_tokens(
+        tokens_BA, _ = self.decode(
             decoder,
             context,
             self.select(),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 Search = Callable[..., tuple[Tensor, Tensor]]
-"""`decode_tokens` or `beam_search` of one network: `(context, prefix_BP=, order_BA=)` -> tokens and values."""
+"""`decode_tokens` or `beam_search`, also of one network: `(context, prefix_BP=, order_BA=)` -> tokens and values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +87,7 @@ def choose_tokens(
     beam_width: int = 1,
     score: Callable[[Tensor], Tensor] | None = None,
     use_cache: bool = True,
+    decode: Search = decode_tokens,
 ) -> tuple[Tensor, Tensor]:
     """Tokens `[B, A]` and the values `[B, A, K]` they were chosen by, both in the order of the dimensions.
 
@@ -100,6 +101,7 @@ def choose_tokens(
             for each.
         score: what the decoder says of bins `[..., K, *atom_shape]` -> what they are chosen by, `[..., K]`; by default
             their values.
+        decode: what does as `decode_tokens`, without a beam.
 
     Raises:
         RequestError: an order that is none, or for a network that was not trained for it.
@@ -108,7 +110,7 @@ def choose_tokens(
     order_BA = checked_order(network, order, len(context_BSD))
     mask_TK = with_order_token(network.token_mask_AK, network.orders_MA, network.decoder.num_bins)
     search: Search = partial(
-        beam_search if beam_width > 1 else decode_tokens,
+        beam_search if beam_width > 1 else decode,
         decoder,
         **({"width": beam_width} if beam_width > 1 else {"select": select}),
         score=score,

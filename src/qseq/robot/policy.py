@@ -42,13 +42,22 @@ class QTransformerPolicy(TokenPolicy):
         use_cache: bool = True,
         cond_scale: float = 1.0,
         weights: Weights | None = None,
+        compiled: bool = False,
         **decoding: Any,
     ) -> None:
         if unknown := sorted(decoding.keys() - {option.name for option in fields(DecodingConfig)}):
             raise TypeError(f"got an unexpected keyword argument '{unknown[0]}'")
         self.decoding = from_dict(DecodingConfig, spec.extra.get("decoding", {}) | decoding)
         self.decisions = 0  # not by `seed`, which starts episodes: noise falls over the policy's whole life
-        super().__init__(network, spec, seed=seed, use_cache=use_cache, cond_scale=cond_scale, weights=weights)
+        super().__init__(
+            network,
+            spec,
+            seed=seed,
+            use_cache=use_cache,
+            cond_scale=cond_scale,
+            weights=weights,
+            compiled=compiled,
+        )
         self._network = cast(QRoboticTransformer, self.network)
         if self.decoding.prior_weight and self._network.prior is None:
             raise RequestError(
@@ -83,6 +92,10 @@ class QTransformerPolicy(TokenPolicy):
     def select(self) -> Select:
         return self.decoding.select(self.decisions, self._generator)
 
+    @property
+    def is_plain(self) -> bool:
+        return super().is_plain and self.decoding.beam_width == 1 and not self.decoding.prior_weight
+
     def choose(self, decoder: Decoder, context: Tensor) -> Tensor:
         select = self.select()
         self.decisions += 1
@@ -98,6 +111,7 @@ class QTransformerPolicy(TokenPolicy):
             order=self.decoding.order,
             beam_width=self.decoding.beam_width,
             use_cache=self.use_cache,
+            decode=self.decode,
         )[0]
 
     def _with_prior(self, critic: Decoder) -> PriorGuidedDecoder:

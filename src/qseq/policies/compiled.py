@@ -1,0 +1,39 @@
+"""Decoding as one compiled program, for decisions of few rows: many small operations, each with little to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qseq.errors import RequestError
+from qseq.networks.decoding import decode_tokens
+
+BACKEND = "inductor"
+
+Search = Callable[..., tuple[Tensor, Tensor]]
+"""`decode_tokens`, or what does the same."""
+
+
+class CompiledDecoding:
+    """`decode_tokens` of one decoder by torch.compile, all tokens of a decision in one program.
+
+    It is compiled at the first decision, and once more when the number of rows changes, which takes up to a minute.
+    """
+
+    def __init__(self) -> None:
+        self._program = torch.compile(decode_tokens, backend=BACKEND, fullgraph=True)
+
+    def __call__(self, *arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """As `decode_tokens`. Raises RequestError where torch cannot compile it, such as without a C++ compiler."""
+        try:
+            return self._program(*arguments, **options)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            cause = getattr(error, "inner_exception", error)
+            reason = f"{type(cause).__name__}: {cause}".splitlines()[0]
+            raise RequestError(
+                f"compiled: found true, but torch cannot compile this policy's decoding ({reason}): it needs a "
+                "C++ compiler; load the policy with compiled=false"
+            ) from error
