@@ -1,4 +1,4 @@
-"""Compiled decoding. torch traces it here as for any compiler, but runs what it traced itself: no compiler is needed."""
+"""Compiled decoding. torch traces it here as for any compiler, but runs what it traced: no compiler is needed."""
 
 from __future__ import annotations
 
