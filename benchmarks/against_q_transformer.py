@@ -1,7 +1,7 @@
 """qseq's `QRoboticTransformer` beside the PyPI package `q-transformer`, on the same machine in the same run.
 
     python benchmarks/against_q_transformer.py --peer-python PY [--sizes small readme] [--threads 1]
-        [--out benchmarks/results/against_q_transformer.json]
+        [--parts acting training] [--out benchmarks/results/against_q_transformer.json]
 
 PY is the Python of an environment of its own, in which `q-transformer==0.5.0` is installed. Each side is a process of
 its own with its threads pinned, and they are asked in turn, so that both meet the same neighbours on a shared machine.
@@ -16,6 +16,7 @@ three stages at 112 pixels ("small"); 6 frames, 8 actions of 256 bins, tied duel
 - Decoding: all dimensions from an encoded state. Deciding: one frame is new; the other package has no memory. Also with
   decoding compiled, and compiled with bfloat16 weights; compiling is not part of the times.
 - The flipped reward: losses of one batch with the same seed.
+Parts that are not asked for stay as the file has them, each with the machine it was measured on.
 A case whose memory would not fit (from the measured one-step peak, frame by frame) is not run; the result says so.
 """
 
@@ -206,17 +207,21 @@ PEER = {"q-transformer": ("q-transformer", {}, "fp32")}
 PEER_BF16 = {"q-transformer, bf16": ("q-transformer", {}, "bf16")}
 
 
-def measure_size(bench: Bench, name: str, save: Any) -> dict[str, Any]:
+def measure_acting(bench: Bench, name: str) -> dict[str, Any]:
     size = SIZES[name]
-    result: dict[str, Any] = {"arguments": size, **bench.inference(size, repeats=5 if name == "small" else 3)}
-    save({name: result})
+    return {"arguments": size, **bench.inference(size, repeats=5 if name == "small" else 3)}
+
+
+def measure_training(bench: Bench, name: str) -> dict[str, Any]:
+    size = SIZES[name]
+    result: dict[str, Any] = {}
     for steps, repeats in TRAINING_REPEATS[name].items():
         variants = dict(PEER | OURS)
         if name == "small" and steps == 1:
             variants |= PEER_BF16
         elif name == "readme":
             del variants["qseq, expectile (default)"]
-        one_step = result.get("training, windows of 1", {}).get("q-transformer")
+        one_step = result.get("windows of 1", {}).get("q-transformer")
         needed = 0.0
         if one_step:
             needed = steps * one_step["peak_bytes"] if name != "small" else 0.0
@@ -231,9 +236,11 @@ def measure_size(bench: Bench, name: str, save: Any) -> dict[str, Any]:
                 "estimated_peak_bytes": needed,
                 "available_bytes": available_bytes(),
             }
-        result[f"training, windows of {steps}"] = found
-        save({name: result})
+        result[f"windows of {steps}"] = found
     return result
+
+
+PARTS = {"acting": measure_acting, "training": measure_training}
 
 
 def available_bytes() -> float:
@@ -252,6 +259,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", help="Python of an environment with q-transformer 0.5.0; needed")
     parser.add_argument("--sizes", nargs="+", choices=sorted(SIZES), default=["small", "readme"])
+    parser.add_argument("--parts", nargs="+", choices=sorted(PARTS), default=sorted(PARTS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/against_q_transformer.json"))
     arguments = parser.parse_args()
@@ -260,28 +268,25 @@ def main() -> None:
         return
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     bench = Bench(arguments.peer_python, arguments.threads)
-    started = time.monotonic()
-    result: dict[str, Any] = {
-        "machine": {
-            "cpu": cpu_name(),
-            "cores": os.cpu_count(),
-            "threads": arguments.threads,
-            "load_average_at_start": os.getloadavg()[0],
-        },
-        "sides": bench.versions(),
+    result: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    result |= {
         "batch": BATCH,
         "goals (times as fast, or times less memory)": GOALS,
         "flipped reward (losses of one batch and seed)": bench.flipped(),
     }
-
-    def save(part: dict[str, Any]) -> None:
-        result.update(part)
-        result["run_seconds"] = time.monotonic() - started
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
-        print(f"{time.monotonic() - started:.0f} s: {', '.join(part)}", file=sys.stderr)
-
-    for name in arguments.sizes:
-        measure_size(bench, name, save)
+    for part in arguments.parts:
+        machine = {
+            "cpu": cpu_name(),
+            "cores": os.cpu_count(),
+            "threads": arguments.threads,
+            "load_average_at_start": os.getloadavg()[0],
+        }
+        started = time.monotonic()
+        result[part] = {"machine": machine, "sides": bench.versions()}
+        for name in arguments.sizes:
+            result[part] |= {name: PARTS[part](bench, name), "run_seconds": time.monotonic() - started}
+            arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+            print(f"{time.monotonic() - started:.0f} s: {part}, {name}", file=sys.stderr)
     print(json.dumps(result, indent=2))
 
 

@@ -2,7 +2,8 @@
 
     python benchmarks/text_tasks.py --tasks maze random-walks --methods qrlhf ilql filtered-10 --seeds 0 1 2 --jobs 2
     python benchmarks/text_tasks.py --tasks maze --methods qrlhf --set objective.conservative_weight=0.5 --label half
-    python benchmarks/text_tasks.py --table        # the table of what has been measured so far
+    python benchmarks/text_tasks.py --table        # all that has been measured so far
+    python benchmarks/text_tasks.py --summary      # each method with its best beta
 
 Every seed has data of its own (and a graph, where the task is one of graphs), which all methods share; success in them
 is at most 20%. The final checkpoint plays, by greedy decoding from each start once (so that the mean is exact), and by
@@ -212,28 +213,65 @@ def add_lines(lines: list[dict[str, Any]]) -> None:
         )
 
 
+Group = tuple[str, str, str, str]
+"""Task, method, decoding, beta."""
+
+
+def groups() -> dict[Group, list[dict[str, Any]]]:
+    """The lines of all seeds, in order."""
+    found: dict[Group, list[dict[str, Any]]] = {}
+    for line in sorted(RESULTS.read(), key=lambda line: line["seed"]):
+        method = f"{line['method']} {line['label']}".strip()
+        found.setdefault((line["task"], method, line["decoding"], line["beta"]), []).append(line)
+    return found
+
+
+def mean(lines: list[dict[str, Any]]) -> float:
+    return float(sum(line["mean_return"] for line in lines) / len(lines))
+
+
 def table() -> str:
     """Mean return over seeds with each seed's, and a bootstrap interval over seeds."""
     from qseq.evaluation import bootstrap_interval
 
-    groups: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
-    for line in sorted(RESULTS.read(), key=lambda line: line["seed"]):
-        method = f"{line['method']} {line['label']}".strip()
-        groups.setdefault((line["task"], method, line["decoding"], line["beta"]), []).append(line)
     rows = [
         "| task | method | decoding | beta | mean return (seeds) | 95% over seeds | optimum | data |",
         "|---" * 8 + "|",
     ]
-    for (task, method, decoding, beta), lines in sorted(groups.items()):
+    for (task, method, decoding, beta), lines in sorted(groups().items()):
         returns = [line["mean_return"] for line in lines]
         low, high = bootstrap_interval(returns)
         each = " ".join(f"{value:.2f}" for value in returns)
         optimum = sum(line["optimum"] for line in lines) / len(lines)
         data = sum(line["data"]["mean_return"] for line in lines) / len(lines)
         rows.append(
-            f"| {task} | {method} | {decoding} | {beta} | {sum(returns) / len(returns):.2f} ({each}) "
+            f"| {task} | {method} | {decoding} | {beta} | {mean(lines):.2f} ({each}) "
             f"| {low:.2f} to {high:.2f} | {optimum:.2f} | {data:.2f} |"
         )
+    return "\n".join(rows)
+
+
+def summary() -> str:
+    """Each method's best beta over all its seeds, greedy and sampled: a flattery, but the same for all methods."""
+    from qseq.evaluation import bootstrap_interval
+
+    rows = ["| task | method | seeds | greedy | sampled | optimum | data |", "|---" * 7 + "|"]
+    best: dict[tuple[str, str], dict[str, tuple[str, list[dict[str, Any]]]]] = {}
+    for (task, method, decoding, beta), lines in groups().items():
+        known = best.setdefault((task, method), {})
+        if decoding not in known or mean(lines) > mean(known[decoding][1]):
+            known[decoding] = beta, lines
+    order = list(METHODS)
+    for (task, method), found in sorted(best.items(), key=lambda item: (item[0][0], order.index(item[0][1]))):
+        cells = []
+        for beta, lines in (found["greedy"], found["sampled"]):
+            low, high = bootstrap_interval([line["mean_return"] for line in lines])
+            learnt = f", beta {beta}" if METHODS[method].learns_values else ""
+            cells.append(f"{mean(lines):.2f} ({low:.2f} to {high:.2f}){learnt}")
+        lines = found["greedy"][1]
+        optimum = sum(line["optimum"] for line in lines) / len(lines)
+        data = sum(line["data"]["mean_return"] for line in lines) / len(lines)
+        rows.append(f"| {task} | {method} | {len(lines)} | {' | '.join(cells)} | {optimum:.2f} | {data:.2f} |")
     return "\n".join(rows)
 
 
@@ -266,9 +304,13 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings; give a --label, too")
     parser.add_argument("--label", default="", help="name of the variant")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--summary", action="store_true")
     arguments = parser.parse_args()
     if arguments.table:
         print(table())
+        return
+    if arguments.summary:
+        print(summary())
         return
     if (arguments.set or arguments.steps or arguments.games) and not arguments.label:
         parser.error("--set, --steps and --games make a variant: name it with --label")
