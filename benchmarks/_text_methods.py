@@ -76,6 +76,11 @@ TASKS = {
         tokens=32,
         steps=4000,
         overrides=("objective.minimum_return=-100", "objective.maximum_return=0", "objective.initial_value=0.95"),
+        own={
+            "qrlhf": ("objective.carry=turn",),
+            # A step is a hundredth of the range, and its square nothing beside the other losses.
+            "ilql": ("objective.td_weight=100", "objective.state_value_weight=100"),
+        },
         max_new_tokens=4,
         sampled_games=100,
     ),
