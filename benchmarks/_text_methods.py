@@ -79,7 +79,7 @@ TASKS = {
         own={
             "qrlhf": ("objective.carry=turn",),
             # A step is a hundredth of the range, and its square nothing beside the other losses.
-            "ilql": ("objective.td_weight=100", "objective.state_value_weight=100"),
+            "ilql": ("objective.value=bounded", "objective.td_weight=100", "objective.state_value_weight=100"),
         },
         max_new_tokens=4,
         sampled_games=100,
@@ -124,18 +124,16 @@ TASKS = {
         learning_rate=3e-3,
         observation_weight=0.3,
         own={
-            "qrlhf": (
-                "objective.cloning_temperature=0.3",
-                "objective.cloning_weight=1",
-                # Most of the games that were won: all other returns are alike.
-                "data.repeat.share=0.17",
-                "data.repeat.times=6",
-            ),
+            "qrlhf": ("objective.cloning_temperature=0.3", "objective.cloning_weight=1"),
+            "ilql": ("objective.value=bounded",),
         },
         overrides=(
             # What makes a word a good guess is what the policy's rows know of it.
             "model.rows=tied",
             "model.dueling=true",
+            # Most of the games that were won: all other returns are alike.
+            "data.repeat.share=0.17",
+            "data.repeat.times=6",
             "objective.minimum_return=-6",
             "objective.maximum_return=0",
             "objective.initial_value=0.5",
