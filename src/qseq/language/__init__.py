@@ -16,6 +16,7 @@ from qseq.language.config import (
     LoraConfig,
     MonteCarloConfig,
     QRLHFConfig,
+    RepeatConfig,
     TextDataConfig,
     TextObjectiveConfig,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "QLanguageModel",
     "QLogitsProcessor",
     "QRLHFConfig",
+    "RepeatConfig",
     "SupportConfig",
     "TextDataConfig",
     "TextObjective",
