@@ -76,9 +76,9 @@ TASKS = {
         tokens=32,
         steps=4000,
         overrides=("objective.minimum_return=-100", "objective.maximum_return=0", "objective.initial_value=0.95"),
+        # A step is a hundredth of the range, and what it costs nothing beside the other losses.
         own={
-            "qrlhf": ("objective.carry=turn",),
-            # A step is a hundredth of the range, and its square nothing beside the other losses.
+            "qrlhf": ("objective.carry=turn", "objective.td_weight=100", "objective.conservative_weight=0.5"),
             "ilql": ("objective.value=bounded", "objective.td_weight=100", "objective.state_value_weight=100"),
         },
         max_new_tokens=4,
@@ -185,6 +185,7 @@ TASKS = {
                 "objective.maximum_return=20",
                 "objective.initial_value=0.5",
             ),
+            "ilql": ("objective.value=bounded", "objective.td_weight=100", "objective.state_value_weight=100"),
         },
         max_new_tokens=4,
         sampled_games=99,
