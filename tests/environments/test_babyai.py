@@ -60,6 +60,20 @@ def test_spaces_and_info() -> None:
         assert set(info) == {"success", "task", "instruction"}
 
 
+def test_compass_turns_with_the_agent() -> None:
+    env = make(compass=True)
+    observation, _ = env.reset(seed=1)
+    first = int(observation["direction"].argmax())
+    seen = [first]
+    for _ in range(4):
+        observation, *_ = env.step(LEFT)
+        assert env.observation_space.contains(observation)
+        assert observation["direction"].sum() == 1.0
+        seen.append(int(observation["direction"].argmax()))
+    assert seen == [(first - turn) % 4 for turn in range(5)]
+    assert seen[-1] == level_of(env).agent_dir
+
+
 def test_instruction_is_the_mission() -> None:
     for task, verb in zip(TASKS, ("go to", "pick up", "put"), strict=True):
         env = make(task)

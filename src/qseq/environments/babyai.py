@@ -21,8 +21,9 @@ ENV_ID = "qseq/babyai-v0"
 PREFIX = "BabyAI-"
 TILE_SIZE = 8
 DEFAULT_STEPS = 64
+DIRECTIONS = ("east", "south", "west", "north")
 
-Observation = dict[str, npt.NDArray[np.uint8]]
+Observation = dict[str, npt.NDArray[Any]]
 
 
 class BabyAI(gym.Env[Any, Any]):
@@ -41,6 +42,8 @@ class BabyAI(gym.Env[Any, Any]):
         task: BabyAI's name without prefix and version, such as "GoToLocal", "PickupLoc" or "PutNextLocal", or a list
             of names.
         render_size: side of a cell in the frames that `render()` returns (the whole world from above), in pixels.
+        compass: also show "direction", float32 [4], 1 where the agent looks (east, south, west, north): MiniGrid's own
+            observation has it. Missions such as "the ball on your left" mean as seen from the start.
 
     Raises:
         RequestError: a task or size that does not exist, or minigrid is not installed.
@@ -49,7 +52,12 @@ class BabyAI(gym.Env[Any, Any]):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 8}  # noqa: RUF012 (Gymnasium's own type)
 
     def __init__(
-        self, task: str | Sequence[str] = "GoToLocal", *, render_size: int = 32, render_mode: str | None = None
+        self,
+        task: str | Sequence[str] = "GoToLocal",
+        *,
+        render_size: int = 32,
+        compass: bool = False,
+        render_mode: str | None = None,
     ) -> None:
         if isinstance(render_size, bool) or not isinstance(render_size, int) or render_size < 4:
             raise RequestError(f"env kwarg render_size={render_size!r}: expected a whole number of at least 4 pixels")
@@ -64,7 +72,11 @@ class BabyAI(gym.Env[Any, Any]):
         if len(sizes) > 1:
             raise RequestError(f"env kwarg task={list(self._tasks)}: these see differently many cells: {sorted(sizes)}")
         side = first.agent_view_size * TILE_SIZE
-        self.observation_space = gym.spaces.Dict({"image": gym.spaces.Box(0, 255, (3, side, side), np.uint8)})
+        self._compass = compass
+        fields: dict[str, gym.Space[Any]] = {"image": gym.spaces.Box(0, 255, (3, side, side), np.uint8)}
+        if compass:
+            fields["direction"] = gym.spaces.Box(0.0, 1.0, (len(DIRECTIONS),), np.float32)
+        self.observation_space = gym.spaces.Dict(fields)
         self.action_space = gym.spaces.Discrete(int(first.action_space.n))
 
     @property
@@ -99,7 +111,10 @@ class BabyAI(gym.Env[Any, Any]):
 
     def _observation(self) -> Observation:
         picture = self.level.get_pov_render(TILE_SIZE)
-        return {"image": np.ascontiguousarray(picture.transpose(2, 0, 1))}
+        observation: Observation = {"image": np.ascontiguousarray(picture.transpose(2, 0, 1))}
+        if self._compass:
+            observation["direction"] = np.eye(len(DIRECTIONS), dtype=np.float32)[self.level.agent_dir]
+        return observation
 
     def _info(self, success: bool) -> dict[str, Any]:
         return {"success": success, "task": self._task, "instruction": str(self.level.mission)}
