@@ -258,6 +258,8 @@ def summary() -> str:
     rows = ["| task | method | seeds | greedy | sampled | optimum | data |", "|---" * 7 + "|"]
     best: dict[tuple[str, str], dict[str, tuple[str, list[dict[str, Any]]]]] = {}
     for (task, method, decoding, beta), lines in groups().items():
+        if method not in METHODS:  # a variant, with a label
+            continue
         known = best.setdefault((task, method), {})
         if decoding not in known or mean(lines) > mean(known[decoding][1]):
             known[decoding] = beta, lines

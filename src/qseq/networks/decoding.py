@@ -15,6 +15,9 @@ from qseq.networks.decoder import Decoder
 Select = Callable[[Tensor, int], Tensor]
 """Scores `[B, K]` of the token at a position -> chosen bins, int64 `[B]`. Bins that do not exist score -inf."""
 
+Search = Callable[..., tuple[Tensor, Tensor]]
+"""What finds a decision's tokens as `decode_tokens` does: `(decoder, context, ...)` -> tokens and scores."""
+
 
 @torch.no_grad()
 def decode_tokens(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,9 +11,6 @@ from qseq.errors import RequestError
 from qseq.networks.decoding import decode_tokens
 
 BACKEND = "inductor"
-
-Search = Callable[..., tuple[Tensor, Tensor]]
-"""`decode_tokens`, or what does the same."""
 
 
 class CompiledDecoding:

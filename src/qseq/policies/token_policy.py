@@ -20,7 +20,7 @@ from qseq.episodes import PAST_ACTIONS
 from qseq.errors import ConfigError, DataError, RequestError
 from qseq.networks.action_network import ActionNetwork, unpublished
 from qseq.networks.decoder import Decoder
-from qseq.networks.decoding import Select, decode_tokens, greedy
+from qseq.networks.decoding import Search, Select, decode_tokens, greedy
 from qseq.networks.guidance import GuidedDecoder, guided_context
 from qseq.networks.observation import FieldLayout
 from qseq.networks.quantised import quantised
@@ -30,7 +30,7 @@ from qseq.observations import FrameMemory, Observation, frames_back, is_image, r
 from qseq.policies.attention import camera_attention
 from qseq.policies.base import Policy
 from qseq.policies.camera_memory import CameraMemory, ShownFrames
-from qseq.policies.compiled import CompiledDecoding, Search
+from qseq.policies.compiled import CompiledDecoding
 from qseq.policies.files import Weights, checked_weights, load_weights, write_policy
 from qseq.policies.locate import DESCRIPTION, locate_policy, read_description
 from qseq.policies.memory import ActionMemory, InstructionMemory

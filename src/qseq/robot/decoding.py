@@ -18,17 +18,13 @@ from qseq.configuration import Fraction, NonNegativeFloat, NonNegativeInt, Posit
 from qseq.errors import ConfigError, RequestError
 from qseq.networks.beam_search import beam_search
 from qseq.networks.decoder import Decoder
-from qseq.networks.decoding import Select, annealed, decode_tokens, epsilon_greedy, greedy, gumbel
+from qseq.networks.decoding import Search, Select, annealed, decode_tokens, epsilon_greedy, greedy, gumbel
 from qseq.networks.head import with_order_token
 from qseq.networks.ordering import by_token
 from qseq.robot.token_order import after_order_token
 
 if TYPE_CHECKING:
     from qseq.robot.model import QRoboticTransformer
-
-
-Search = Callable[..., tuple[Tensor, Tensor]]
-"""`decode_tokens` or `beam_search`, also of one network: `(context, prefix_BP=, order_BA=)` -> tokens and values."""
 
 
 @dataclass(frozen=True, kw_only=True)
