@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from qseq.networks.vision import MaxViT
-from qseq.networks.vision.mbconv import DropSample, MBConv, SqueezeExcitation
+from qseq.networks.vision.mbconv import DropSample, MBConv, PointwiseConv, SqueezeExcitation
 from qseq.networks.vision.tower import ChannelLayerNorm, group_norm
 from qseq.networks.vision.window_attention import GatedWindowAttention
 
@@ -111,6 +111,17 @@ def test_a_convolution_block_whose_samples_are_dropped_is_its_shortcut() -> None
     torch.testing.assert_close(kept(x_BDhw), x_BDhw)
     halved = MBConv(4, 8, stride=2, dropout=0.0, **shared)  # type: ignore[arg-type]
     assert halved(x_BDhw).shape == (B, 8, 3, 3)
+
+
+def test_a_pointwise_convolution_is_one() -> None:
+    torch.manual_seed(0)
+    pointwise, x_BDhw = PointwiseConv(4, 6, 1), torch.randn(B, 4, 3, 5).to(memory_format=torch.channels_last)
+    found, expected = pointwise(x_BDhw), nn.functional.conv2d(x_BDhw, pointwise.weight, pointwise.bias)
+    torch.testing.assert_close(found, expected)
+    assert found.stride() == expected.stride()  # no copy is made on the way
+    torch.testing.assert_close(
+        *(torch.autograd.grad(out.square().sum(), list(pointwise.parameters())) for out in (found, expected))
+    )
 
 
 def test_squeeze_excitation_scales_each_feature_by_one_gate() -> None:
