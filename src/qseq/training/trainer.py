@@ -131,7 +131,6 @@ class Trainer:
         record, first_step = self._open_run(resume)
         if config.threads:
             torch.set_num_threads(config.threads)
-        keep_freed_memory()
         self._prepare()
         if self.last_checkpoint is not None:
             self._restore(self.last_checkpoint, record)
@@ -289,6 +288,7 @@ class Trainer:
 
     def _prepare(self) -> None:
         """Wrap the model for its device and its processes, then make what hangs on its parameters."""
+        keep_freed_memory()
         device = self.accelerator.device
         self.model.to(device)
         if self.accelerator.num_processes > 1:
