@@ -12,11 +12,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from qseq.errors import RequestError
 from qseq.networks.vision.config import BackboneConfig
 from qseq.networks.vision.film import FiLM, NullCondition, resolve_conditions
+from qseq.networks.vision.in_parts import in_parts
 from qseq.networks.vision.tower import prepare_images
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -127,8 +127,7 @@ class BackboneTower(nn.Module):
             whole_BDhw: Tensor = self.backbone(images_BCHW)
             return whole_BDhw
         # A backbone that cannot forget its layers one by one is computed again for a few images at a time.
-        parts = torch.split(images_BCHW, _IMAGES_AT_ONCE)
-        return torch.cat([checkpoint(self.backbone, part, use_reentrant=False) for part in parts])
+        return in_parts(self.backbone, images_BCHW, at_once=_IMAGES_AT_ONCE, recompute=True)
 
     def _try(self, size: tuple[int, int]) -> int:
         """Features of the map. Marks what it does not depend on, as waiting for a gradient of that would be in vain."""

@@ -66,8 +66,8 @@ class VisionConfig:
     maxvit: MaxViTConfig = field(default_factory=MaxViTConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     checkpoint_activations: bool = False
-    """In training, compute a tower's activations again when going backwards instead of keeping them: less memory, about
-    a third more time."""
+    """In training, compute a tower's activations again when going backwards instead of keeping them, on a CPU for a few
+    frames at a time: a fraction of the memory, about a third more time."""
     tokens: NonNegativeInt = 8
     """Tokens of a frame, made by TokenLearner. With 0 every position of the tower's map is a token: more work, and
     nothing is left out."""

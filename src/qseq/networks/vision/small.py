@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from qseq.networks.vision.film import FiLM, NullCondition, resolve_conditions
+from qseq.networks.vision.in_parts import images_at_once, in_parts
 from qseq.networks.vision.tower import AddPlace, centred, check_images, group_norm
 
 
@@ -102,7 +102,7 @@ class ConvTower(nn.Module):
         channels: C of the images.
         condition_dim: size of the instruction embedding; None for a tower that takes none.
         checkpoint_activations: in training, keep only the inputs of blocks and compute the rest again when going
-            backwards.
+            backwards, on a CPU for a few images at a time.
 
     Raises:
         ValueError: no stage.
@@ -168,12 +168,13 @@ class ConvTower(nn.Module):
         self.feature_size(*images_BCHW.shape[2:])
         conditions_BC = resolve_conditions(self.null_condition, conditions, batch=images_BCHW.shape[0])
         x_BDhw = self.place(self.stem(images_BCHW))
-        recompute = self.checkpoint_activations and self.training and torch.is_grad_enabled()
+        recompute = self.training and torch.is_grad_enabled()
         for layer in self.layers:
             if not isinstance(layer, ResidualBlock):
                 x_BDhw = layer(x_BDhw)
-            elif recompute:
-                x_BDhw = checkpoint(layer, x_BDhw, conditions_BC, use_reentrant=False)
+            elif self.checkpoint_activations:
+                at_once = images_at_once(x_BDhw)
+                x_BDhw = in_parts(layer, x_BDhw, conditions_BC, at_once=at_once, recompute=recompute)
             else:
                 x_BDhw = layer(x_BDhw, conditions_BC)
         out: Tensor = self.norm(x_BDhw)
