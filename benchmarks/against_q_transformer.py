@@ -182,11 +182,14 @@ def compared(seconds: dict[str, list[float]]) -> dict[str, Any]:
 
 def ratios(found: dict[str, Any]) -> dict[str, Any]:
     """qseq's paper backup (the same algorithm) in float32 against the other package in float32."""
-    ours, theirs = found["qseq"], found["q-transformer"]
+    theirs = found["q-transformer"]
     return {
-        "windows": ours["windows_per_second"] / theirs["windows_per_second"],
-        "decisions": ours["decisions_trained_per_second"] / theirs["decisions_trained_per_second"],
-        "memory": theirs["peak_bytes"] / ours["peak_bytes"],
+        name: {
+            "windows": found[name]["windows_per_second"] / theirs["windows_per_second"],
+            "decisions": found[name]["decisions_trained_per_second"] / theirs["decisions_trained_per_second"],
+            "memory": theirs["peak_bytes"] / found[name]["peak_bytes"],
+        }
+        for name in ("qseq", "qseq, checkpointing")
     }
 
 
