@@ -4,7 +4,8 @@
         [--parts acting training] [--out benchmarks/results/against_q_transformer.json]
 
 PY is the Python of an environment of its own, in which `q-transformer==0.5.0` is installed. Each side is a process of
-its own with its threads pinned, and they are asked in turn, so that both meet the same neighbours on a shared machine.
+its own with its threads pinned, and they are asked in turn, so that both meet the same neighbours on a shared machine
+(training at 224 pixels: as many in turn as fit in memory).
 Both get the same arguments: the sizes of the package's README (0.5.0), 224 pixels with four stages, and the same with
 three stages at 112 pixels ("small"); 6 frames, 8 actions of 256 bins, tied dueling head, batches of 2 windows.
 
@@ -206,6 +207,9 @@ OURS = {
     "qseq, checkpointing": ("qseq", {"bootstrap": "max", "checkpointing": True}, "fp32"),
     "qseq, bf16, checkpointing": ("qseq", {"bootstrap": "max", "checkpointing": True}, "bf16"),
 }
+TOGETHER = {  # what fits into 24 GB beside each other, where all do not
+    "readme": [["q-transformer", "qseq, checkpointing"], ["qseq"], ["qseq, bf16", "qseq, bf16, checkpointing"]],
+}
 PEER = {"q-transformer": ("q-transformer", {}, "fp32")}
 PEER_BF16 = {"q-transformer, bf16": ("q-transformer", {}, "bf16")}
 
@@ -230,7 +234,10 @@ def measure_training(bench: Bench, name: str) -> dict[str, Any]:
             needed = steps * one_step["peak_bytes"] if name != "small" else 0.0
         if needed > available_bytes() - SPARE_BYTES:
             del variants["q-transformer"]
-        found: dict[str, Any] = bench.training(size, steps, repeats, variants)
+        found: dict[str, Any] = {}
+        for names in TOGETHER.get(name, [list(variants)]):
+            together = {variant: variants[variant] for variant in names if variant in variants}
+            found |= bench.training(size, steps, repeats, together)
         if "q-transformer" in variants:
             found["ratios"] = ratios(found)
         else:
