@@ -15,7 +15,7 @@ three stages at 112 pixels ("small"); 6 frames, 8 actions of 256 bins, tied duel
   timed, the other package gets its windows ready made.
 - Memory: the peak resident size of a process that does nothing but this training.
 - Decoding: all dimensions from an encoded state. Deciding: one frame is new; the other package has no memory. Also with
-  decoding compiled, and compiled with bfloat16 weights; compiling is not part of the times.
+  decoding compiled, and compiled with int8 or bfloat16 weights; compiling is not part of the times.
 - The flipped reward: losses of one batch with the same seed.
 Parts that are not asked for stay as the file has them, each with the machine it was measured on.
 A case whose memory would not fit (from the measured one-step peak, frame by frame) is not run; the result says so.
@@ -198,6 +198,7 @@ ACTING: dict[str, tuple[str, dict[str, Any]]] = {
     "q-transformer": ("q-transformer", {}),
     "qseq": ("qseq", {}),
     "qseq, compiled": ("qseq", {"policy": {"compiled": True}}),
+    "qseq, compiled, int8": ("qseq", {"policy": {"compiled": True, "weights": "int8"}}),
     "qseq, compiled, bfloat16": ("qseq", {"policy": {"compiled": True, "weights": "bfloat16"}}),
 }
 OURS = {

@@ -1,10 +1,12 @@
 """Autoregressive decoder over the action tokens of one decision.
 
 Legend: B batch, A action tokens of a decision, P tokens of a given prefix, T positions, K bins, S observation tokens,
-D width.
+D width, X width of a query, a key and a value of all heads.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +81,22 @@ class ActionDecoder(Decoder):
             if dueling
             else None
         )
+        self._qkv_of: tuple[Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def tabulate(self) -> None:
+        """Note what the first block's self-attention projects each bin of each token to, and the start.
+
+        That depends on nothing else, so decoding need not read these weights. For weights that stay as they are; a
+        decoder of any order would need a table for each place that a token may have.
+        """
+        if self.any_order or not self.blocks:
+            return
+        block = cast(TransformerBlock, self.blocks[0])
+        inputs_AKD = self.bin_embedding_AKD[:-1] + self.position_AD[1:, None]
+        start_D = self.start_D + self.position_AD[0]
+        to_qkv, norm = block.self_attention.to_qkv, block.self_norm
+        self._qkv_of = to_qkv(norm(start_D)), to_qkv(norm(inputs_AKD))
 
     def new_cache(self) -> DecodingCache:
         return DecodingCache([LayerCache() for _ in self.blocks])
@@ -114,9 +132,10 @@ class ActionDecoder(Decoder):
             raise ValueError(f"a prefix of {prefix_length} tokens leaves none of {self.num_tokens} to score")
         first = cache.length if cache is not None else 0
         x_BTD = self._embed(prefix_BP, first, batch, order_BA)
+        qkv_BTX = self._first_qkv(prefix_BP, first)
         for index, block in enumerate(self.blocks):
             layer_cache = cache.layers[index] if cache is not None else None
-            x_BTD = block(x_BTD, context_BSD, causal=True, cache=layer_cache)
+            x_BTD = block(x_BTD, context_BSD, causal=True, cache=layer_cache, qkv_BTX=None if index else qkv_BTX)
         if cache is not None:
             cache.length = prefix_length + 1
         out: Tensor = self.norm(x_BTD)
@@ -160,3 +179,13 @@ class ActionDecoder(Decoder):
         if first == 0:
             embedded_BTD = torch.cat((self.start_D.to(embedded_BTD.dtype).expand(batch, 1, -1), embedded_BTD), dim=1)
         return embedded_BTD + position_TD
+
+    def _first_qkv(self, prefix_BP: Tensor, first: int) -> Tensor | None:
+        """What the first block projects the inputs of positions `first` to P to, where that was noted."""
+        if self._qkv_of is None:
+            return None
+        start_X, table_AKX = self._qkv_of
+        row_of_token_P = torch.arange(prefix_BP.shape[1], device=prefix_BP.device) * self.num_bins
+        new_rows_BP = (prefix_BP + row_of_token_P)[:, max(first - 1, 0) :]
+        qkv_BTX = nn.functional.embedding(new_rows_BP, table_AKX.flatten(0, 1))
+        return qkv_BTX if first else torch.cat((start_X.expand(len(prefix_BP), 1, -1), qkv_BTX), dim=1)

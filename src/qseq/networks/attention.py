@@ -98,10 +98,20 @@ class SelfAttention(nn.Module):
         self.to_out = nn.Linear(heads * dim_head, dim, bias=False)
 
     def forward(
-        self, x_BTD: Tensor, *, causal: bool = False, mask_TT: Tensor | None = None, cache: LayerCache | None = None
+        self,
+        x_BTD: Tensor,
+        *,
+        causal: bool = False,
+        mask_TT: Tensor | None = None,
+        cache: LayerCache | None = None,
+        qkv_BTX: Tensor | None = None,
     ) -> Tensor:
-        """`mask_TT` is boolean, True where a query (row) may look. With a cache, `x_BTD` holds only the new tokens."""
-        query, key, value = (split_heads(x, self.heads) for x in self.to_qkv(x_BTD).chunk(3, dim=-1))
+        """`mask_TT` is boolean, True where a query (row) may look. With a cache, `x_BTD` holds only the new tokens.
+
+        `qkv_BTX` (X = 3 * H * E) is what `to_qkv` makes of `x_BTD`, where that is known.
+        """
+        qkv_BTX = self.to_qkv(x_BTD) if qkv_BTX is None else qkv_BTX
+        query, key, value = (split_heads(x, self.heads) for x in qkv_BTX.chunk(3, dim=-1))
         if cache is not None:
             if cache.self_keys_BHTE is not None and cache.self_values_BHTE is not None:
                 key = torch.cat((cache.self_keys_BHTE, key), dim=2)
@@ -182,8 +192,11 @@ class TransformerBlock(nn.Module):
         causal: bool = False,
         mask_TT: Tensor | None = None,
         cache: LayerCache | None = None,
+        qkv_BTX: Tensor | None = None,
     ) -> Tensor:
-        attended = self.self_attention(self.self_norm(x_BTD), causal=causal, mask_TT=mask_TT, cache=cache)
+        attended = self.self_attention(
+            self.self_norm(x_BTD), causal=causal, mask_TT=mask_TT, cache=cache, qkv_BTX=qkv_BTX
+        )
         x_BTD = x_BTD + self.dropout(attended)
         if self.cross_attention is not None and self.cross_norm is not None:
             if context_BSD is None:
