@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from _machine import peak_bytes
-from peers.answering import answer, timed
+from peers.answering import answer, timed, timed_step
 from qseq import Episode, EpisodeStore, QLearner, QRoboticTransformer, StoreWriter
 from qseq.networks.vision import VisionConfig
 from qseq.robot.description import describe_model
@@ -93,8 +93,8 @@ class Side:
                 return self.trainer._load(self.step)
 
         self.step += 1
-        seconds = timed(lambda: self.trainer._step(self.step, Feed()))  # type: ignore[arg-type]
-        return {"seconds": seconds, "peak_bytes": peak_bytes()}
+        seconds = timed_step(lambda: self.trainer._step(self.step, Feed()))  # type: ignore[arg-type]
+        return {**seconds, "peak_bytes": peak_bytes()}
 
     def decode(self, batch: int, repeats: int) -> dict[str, Any]:
         """The action dimensions from an encoded state."""

@@ -9,7 +9,8 @@ its own with its threads pinned, and they are asked in turn, so that both meet t
 Both get the same arguments: the sizes of the package's README (0.5.0), 224 pixels with four stages, and the same with
 three stages at 112 pixels ("small"); 6 frames, 8 actions of 256 bins, tied dueling head, batches of 2 windows.
 
-- Training: a whole step at a time of the package's own `QLearner()` and of qseq's trainer. "windows" of 4 steps differ:
+- Training: a whole step at a time of the package's own `QLearner()` and of qseq's trainer, by the time that the one
+  thread worked: where others wait for the same processors, a step's duration says how long it waited. "windows" of 4 steps differ:
   it makes a one-step target for each of the 4 decisions of a window, qseq one 4-step target for its first
   decision. So decisions trained a second are given beside windows a second. qseq's reading of windows from a store is
   timed, the other package gets its windows ready made.
@@ -143,24 +144,12 @@ class Bench:
                 sides[name] = stack.enter_context(self.side(side))
                 sides[name].ask("build", size=size, **build)
                 sides[name].ask("start_training", steps=steps, batch=BATCH, precision=precision)
-            seconds: dict[str, list[float]] = {name: [] for name in sides}
-            peaks = {}
+            answers: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
             for turn in range(repeats + 1):  # the first warms up
                 for name, side in sides.items():
                     answer = side.ask("train")
-                    seconds[name] += [answer["seconds"]] if turn else []
-                    peaks[name] = answer["peak_bytes"]
-        return {
-            name: {
-                "windows_per_second": BATCH / statistics.median(found),
-                "decisions_trained_per_second": BATCH
-                * (steps if name.startswith("q-transformer") else 1)
-                / statistics.median(found),
-                "seconds_per_step": found,
-                "peak_bytes": peaks[name],
-            }
-            for name, found in seconds.items()
-        }
+                    answers[name] += [answer] if turn else []
+        return {name: rates(found, steps if name.startswith("q-transformer") else 1) for name, found in answers.items()}
 
     def flipped(self) -> dict[str, Any]:
         found = {}
@@ -169,6 +158,19 @@ class Bench:
                 side.ask("build", size=SIZES["small"])
                 found[name] = side.ask("flip", steps=4)
         return found
+
+
+def rates(answers: list[dict[str, Any]], decisions: int) -> dict[str, Any]:
+    """What is trained in a second of the processor; a window trains so many decisions."""
+    worked = [answer["processor_seconds"] for answer in answers]
+    windows_per_second = BATCH / statistics.median(worked)
+    return {
+        "windows_per_second": windows_per_second,
+        "decisions_trained_per_second": decisions * windows_per_second,
+        "processor_seconds_per_step": worked,
+        "seconds_per_step": [answer["seconds"] for answer in answers],
+        "peak_bytes": answers[-1]["peak_bytes"],
+    }
 
 
 def compared(seconds: dict[str, list[float]]) -> dict[str, Any]:
@@ -191,6 +193,7 @@ def ratios(found: dict[str, Any]) -> dict[str, Any]:
             "memory": theirs["peak_bytes"] / found[name]["peak_bytes"],
         }
         for name in ("qseq", "qseq, checkpointing")
+        if name in found
     }
 
 

@@ -18,6 +18,13 @@ def timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
+def timed_step(call: Callable[[], Any]) -> dict[str, float]:
+    """Seconds that the call takes, and those of them that the processor worked on it."""
+    worked = time.process_time()
+    seconds = timed(call)
+    return {"seconds": seconds, "processor_seconds": time.process_time() - worked}
+
+
 def answer(side: Any) -> None:
     """Call the side's methods as asked, until the input ends; what they print goes to standard error."""
     answers, sys.stdout = sys.stdout, sys.stderr

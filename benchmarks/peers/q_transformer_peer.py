@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from answering import answer, timed
+from answering import answer, timed, timed_step
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -119,8 +119,7 @@ class Side:
         """One step of the learner's own loop."""
         assert self.learner is not None
         self.learner.num_train_steps += 1
-        seconds = timed(self.learner)
-        return {"seconds": seconds, "peak_bytes": peak_bytes()}
+        return {**timed_step(self.learner), "peak_bytes": peak_bytes()}
 
     @torch.no_grad()
     def decode(self, batch: int, repeats: int) -> dict[str, Any]:
