@@ -9,9 +9,9 @@ its own with its threads pinned, and they are asked in turn, so that both meet t
 Both get the same arguments: the sizes of the package's README (0.5.0), 224 pixels with four stages, and the same with
 three stages at 112 pixels ("small"); 6 frames, 8 actions of 256 bins, tied dueling head, batches of 2 windows.
 
-- Training: a whole step at a time of the package's own `QLearner()` and of qseq's trainer, by the time that the one
-  thread worked: where others wait for the same processors, a step's duration says how long it waited. "windows" of 4 steps differ:
-  it makes a one-step target for each of the 4 decisions of a window, qseq one 4-step target for its first
+- Training: a whole step at a time of the package's own `QLearner()` and of qseq's trainer, by the time that its one
+  thread worked: where others wait for the same processors, a step's duration says how long it waited. "windows" of 4
+  steps differ: it makes a one-step target for each of the 4 decisions of a window, qseq one 4-step target for its first
   decision. So decisions trained a second are given beside windows a second. qseq's reading of windows from a store is
   timed, the other package gets its windows ready made.
 - Memory: the peak resident size of a process that does nothing but this training.
