@@ -46,9 +46,9 @@ class BabyAI(gym.Env[Any, Any]):
         task: BabyAI's name without prefix and version, such as "GoToLocal", "PickupLoc" or "PutNextLocal", or a list
             of names.
         render_size: side of a cell in the frames that `render()` returns (the whole world from above), in pixels.
-        odometry: also show "odometry", float32 [6], how far the agent has come since the start, as a robot's wheels know
-            it: cells ahead and to the right, as seen from where it started, then 1 for where it looks (ahead, to the
-            right, back, to the left). Missions such as "the ball on your left" mean as seen from the start.
+        odometry: also show "odometry", float32 [6], how far the agent has come since the start, as a robot's wheels
+            know it: cells ahead and to the right, as seen from where it started, then 1 for where it looks (ahead, to
+            the right, back, to the left). Missions such as "the ball on your left" mean as seen from the start.
 
     Raises:
         RequestError: a task or size that does not exist, or minigrid is not installed.
