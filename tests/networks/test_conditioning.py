@@ -143,7 +143,7 @@ def looking_network(*, condition_on_state: bool) -> ActionNetwork:
     fields = {"camera": FieldLayout(shape=(3, 16, 16)), "state": FieldLayout(shape=(3,))}
     network = ActionNetwork(config, fields, num_tokens=3, num_bins=5, history=2).eval()
     for name, parameter in network.named_parameters():
-        if "film" in name:  # which starts as no change at all
+        if "film" in name or "mix" in name:  # which start as no change at all
             torch.nn.init.normal_(parameter, std=0.3)
     return network
 

@@ -57,7 +57,11 @@ class CameraEncoder(nn.Module):
         self.project = nn.Linear(self._tower.out_dim, dim)
         self.mix: nn.Sequential | None = None
         if config.condition_on_state:
-            self.mix = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
+            # At first the instruction alone decides: the state, which differs from frame to frame, would drown it.
+            last = nn.Linear(dim, dim)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.mix = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), last)
         self.tokens = config.tokens or positions
 
     def forward(self, frames_BFCHW: Tensor, instruction: Instruction, state_BFD: Tensor | None = None) -> Tensor:
