@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("minigrid")
 
 from qseq.environments import DictObservation, make_environment
+from qseq.environments.babyai import odometry_between
 from qseq.environments.babyai_bot import CorruptedBot, bot_errors, corrupted_bot
 from qseq.environments.babyai_recipes import ENV_ID, POLICY, RECIPES, babyai_recipe
 from qseq.environments.scripted import ScriptedPolicy, load_scripted
@@ -60,18 +61,37 @@ def test_spaces_and_info() -> None:
         assert set(info) == {"success", "task", "instruction"}
 
 
-def test_compass_turns_with_the_agent() -> None:
-    env = make(compass=True)
+def test_odometry_tells_turns_and_steps_from_where_the_agent_started() -> None:
+    env = make(odometry=True)
     observation, _ = env.reset(seed=1)
-    first = int(observation["direction"].argmax())
-    seen = [first]
+    assert observation["odometry"].tolist() == [0, 0, 1, 0, 0, 0]
+    looks = []
     for _ in range(4):
         observation, *_ = env.step(LEFT)
         assert env.observation_space.contains(observation)
-        assert observation["direction"].sum() == 1.0
-        seen.append(int(observation["direction"].argmax()))
-    assert seen == [(first - turn) % 4 for turn in range(5)]
-    assert seen[-1] == level_of(env).agent_dir
+        looks.append(int(observation["odometry"][2:].argmax()))
+    assert looks == [3, 2, 1, 0]
+
+
+@pytest.mark.parametrize("start_looks", range(4))
+def test_odometry_is_as_seen_from_the_start_whatever_the_agent_looked_at(start_looks: int) -> None:
+    east, south, west, north = (1, 0), (0, 1), (-1, 0), (0, -1)
+    ahead = (east, south, west, north)[start_looks]
+    right = (south, west, north, east)[start_looks]
+    column, row = 4 + 2 * ahead[0] - right[0], 4 + 2 * ahead[1] - right[1]
+    found = odometry_between((4, 4, start_looks), (column, row, (start_looks + 1) % 4))
+    # Two cells ahead, one to the left, and a turn to the right.
+    assert found.tolist() == [2, -1, 0, 1, 0, 0]
+
+
+def test_odometry_begins_anew_with_every_episode() -> None:
+    env = make(odometry=True)
+    for seed in range(5):
+        observation, _ = env.reset(seed=seed)
+        assert observation["odometry"].tolist() == [0, 0, 1, 0, 0, 0]
+        for action in (LEFT, FORWARD, FORWARD):
+            observation, *_ = env.step(action)
+        assert observation["odometry"][2:].tolist() == [0, 0, 0, 1]
 
 
 def test_instruction_is_the_mission() -> None:

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from qseq.errors import ConfigError
 from qseq.networks.action_network import ActionNetwork, NetworkConfig
 from qseq.networks.guidance import GuidedDecoder, guided_context
 from qseq.networks.observation import FieldLayout
 from qseq.networks.text import Instruction, TextConfig
+from qseq.networks.vision import VisionConfig
 
 B = 6
 TEXTS = ["push the puck", "open the drawer slowly and carefully", "", "push", "wave", "turn left"]
@@ -132,3 +134,44 @@ def test_every_parameter_is_trained(text: dict[str, Any]) -> None:
     instruction = network.embed_instructions(network.text_inputs(TEXTS), torch.arange(B))
     network.decode(network.encode(state(), instruction), torch.zeros(B, 2, dtype=torch.long)).sum().backward()
     assert not [name for name, parameter in network.named_parameters() if parameter.grad is None]
+
+
+def looking_network(*, condition_on_state: bool) -> ActionNetwork:
+    torch.manual_seed(0)
+    vision = VisionConfig(dim=8, depth=(1,), tokens=2, condition_on_state=condition_on_state)
+    config = NetworkConfig(dim=16, heads=2, dim_head=8, decoder_heads=2, decoder_dim_head=8, dropout=0.0, vision=vision)
+    fields = {"camera": FieldLayout(shape=(3, 16, 16)), "state": FieldLayout(shape=(3,))}
+    network = ActionNetwork(config, fields, num_tokens=3, num_bins=5, history=2).eval()
+    for name, parameter in network.named_parameters():
+        if "film" in name or "mix" in name:  # which start as no change at all
+            torch.nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+def test_a_camera_looks_by_the_state_of_its_own_frame_if_asked_to() -> None:
+    pictures = torch.rand(B, 2, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    states = torch.randn(B, 2, 3, generator=torch.Generator().manual_seed(3))
+    other = states.clone()
+    other[:, 1] += 1.0
+    for asked in (True, False):
+        network = looking_network(condition_on_state=asked)
+        told = network.instruct(TEXTS)
+        with torch.no_grad():
+            seen, seen_other = (
+                network.see({"camera": pictures, "state": each}, told)["camera"] for each in (states, other)
+            )
+            places = network.encoder.places({"camera": pictures, "state": states}, told)["camera"]
+            places_other = network.encoder.places({"camera": pictures, "state": other}, told)["camera"]
+        torch.testing.assert_close(seen[:, 0], seen_other[:, 0])
+        assert torch.allclose(seen[:, 1], seen_other[:, 1]) is not asked
+        assert torch.allclose(places[:, 1], places_other[:, 1]) is not asked
+
+
+def test_looking_by_a_state_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^network\.vision\.condition_on_state: found true, expected it"):
+        ActionNetwork(
+            NetworkConfig(vision=VisionConfig(condition_on_state=True)),
+            {"camera": FieldLayout(shape=(3, 16, 16))},
+            num_tokens=1,
+            num_bins=2,
+        )

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qseq.networks.action_network import ActionNetwork
 from qseq.networks.camera import CameraEncoder
@@ -27,7 +27,7 @@ class OneCamera:
         height, width = encoder.tower.feature_size(8, 8)  # type: ignore[operator]
         places_SP = torch.eye(height * width)[looks_at]
         encoder.token_learner.weights = lambda maps, conditions: places_SP.expand(len(maps), -1, -1)  # type: ignore[method-assign]
-        self.encoder = SimpleNamespace(encoders=nn.ModuleList([encoder]), fields=("image",))
+        self.encoder = SimpleNamespace(places=lambda seen, told: {"image": encoder.places(seen["image"], told)})
         self.weights_S = torch.tensor(token_weights)
 
     def see(self, observation: Mapping[str, Tensor], instruction: Instruction) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ def contexts(policy: QTransformerPolicy) -> list[torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("options", [{}, {"cond_scale": 3.0}, {"first_frame": True}])
+@pytest.mark.parametrize("options", [{}, {"cond_scale": 3.0}, {"first_frame": True}, {"looks_by_state": True}])
 def test_decisions_are_the_same_and_each_frame_is_encoded_once(options: dict[str, Any]) -> None:
     text = {"drop_probability": 0.1}
     remembering = make_policy(text=text, history=3, **options)
@@ -45,8 +45,10 @@ def test_decisions_are_the_same_and_each_frame_is_encoded_once(options: dict[str
         if step == 5:
             remembering.reset([2])
             plain.reset([2])
-        images: dict[str, Any] = {"image": frames}
-        np.testing.assert_array_equal(remembering.act(images, texts), plain.act(images, texts))
+        shown: dict[str, Any] = {"image": frames}
+        if "looks_by_state" in options:
+            shown["state"] = np.full((3, 2), step, np.float32)
+        np.testing.assert_array_equal(remembering.act(shown, texts), plain.act(shown, texts))
     for first, second in zip(*both, strict=True):
         torch.testing.assert_close(first, second, atol=1e-6, rtol=1e-5)
     # Three new frames a step; at the fourth the other two of one environment again, for the instruction's sake.

@@ -35,10 +35,12 @@ TOLD = ["the red side", "the green side"]
 def make_policy(
     *, text: dict[str, Any] | None = None, crop: int = 0, history: int = 2, chunk: int = 1, **options: Any
 ) -> QTransformerPolicy:
-    network = {**SIZES, "vision": {"dim": 4, "depth": [1], "tokens": 2}, "text": text or {}}
+    """`looks_by_state=True` adds a field "state" of two numbers, which conditions the camera."""
+    by_state = options.pop("looks_by_state", False)
+    vision = {"dim": 4, "depth": [1], "tokens": 2, "condition_on_state": by_state}
     spec = TokenPolicySpec(
-        network=from_dict(NetworkConfig, network),
-        fields={"image": (3, 16, 16)},
+        network=from_dict(NetworkConfig, {**SIZES, "vision": vision, "text": text or {}}),
+        fields={"image": (3, 16, 16), **({"state": (2,)} if by_state else {})},
         history=history,
         tokenizer=make_tokenizer(SIDES, num_bins=2, chunk=chunk),
         action_space=SIDES,

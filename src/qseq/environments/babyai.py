@@ -21,9 +21,13 @@ ENV_ID = "qseq/babyai-v0"
 PREFIX = "BabyAI-"
 TILE_SIZE = 8
 DEFAULT_STEPS = 64
-DIRECTIONS = ("east", "south", "west", "north")
+DIRECTIONS = 4
 
 Observation = dict[str, npt.NDArray[Any]]
+
+
+Pose = tuple[int, int, int]
+"""Column, row, and where the agent looks: 0 east, 1 south, 2 west, 3 north. Rows are counted downwards."""
 
 
 class BabyAI(gym.Env[Any, Any]):
@@ -42,8 +46,9 @@ class BabyAI(gym.Env[Any, Any]):
         task: BabyAI's name without prefix and version, such as "GoToLocal", "PickupLoc" or "PutNextLocal", or a list
             of names.
         render_size: side of a cell in the frames that `render()` returns (the whole world from above), in pixels.
-        compass: also show "direction", float32 [4], 1 where the agent looks (east, south, west, north): MiniGrid's own
-            observation has it. Missions such as "the ball on your left" mean as seen from the start.
+        odometry: also show "odometry", float32 [6], how far the agent has come since the start, as a robot's wheels
+            know it: cells ahead and to the right, as seen from where it started, then 1 for where it looks (ahead, to
+            the right, back, to the left). Missions such as "the ball on your left" mean as seen from the start.
 
     Raises:
         RequestError: a task or size that does not exist, or minigrid is not installed.
@@ -56,7 +61,7 @@ class BabyAI(gym.Env[Any, Any]):
         task: str | Sequence[str] = "GoToLocal",
         *,
         render_size: int = 32,
-        compass: bool = False,
+        odometry: bool = False,
         render_mode: str | None = None,
     ) -> None:
         if isinstance(render_size, bool) or not isinstance(render_size, int) or render_size < 4:
@@ -67,15 +72,16 @@ class BabyAI(gym.Env[Any, Any]):
         self.render_mode = render_mode
         self._levels = {name: _make_level(ids[name]) for name in self._tasks}
         self._task = self._tasks[0]
+        self._start: Pose = (0, 0, 0)
         first = self.level
         sizes = {level.agent_view_size for level in self._levels.values()}
         if len(sizes) > 1:
             raise RequestError(f"env kwarg task={list(self._tasks)}: these see differently many cells: {sorted(sizes)}")
         side = first.agent_view_size * TILE_SIZE
-        self._compass = compass
+        self._odometry = odometry
         fields: dict[str, gym.Space[Any]] = {"image": gym.spaces.Box(0, 255, (3, side, side), np.uint8)}
-        if compass:
-            fields["direction"] = gym.spaces.Box(0.0, 1.0, (len(DIRECTIONS),), np.float32)
+        if odometry:
+            fields["odometry"] = gym.spaces.Box(-np.inf, np.inf, (2 + DIRECTIONS,), np.float32)
         self.observation_space = gym.spaces.Dict(fields)
         self.action_space = gym.spaces.Discrete(int(first.action_space.n))
 
@@ -91,6 +97,7 @@ class BabyAI(gym.Env[Any, Any]):
         rng = self.np_random
         self._task = self._tasks[int(rng.integers(len(self._tasks)))]
         self.level.reset(seed=int(rng.integers(2**31)))
+        self._start = self._pose()
         return self._observation(), self._info(success=False)
 
     def step(self, action: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -112,12 +119,26 @@ class BabyAI(gym.Env[Any, Any]):
     def _observation(self) -> Observation:
         picture = self.level.get_pov_render(TILE_SIZE)
         observation: Observation = {"image": np.ascontiguousarray(picture.transpose(2, 0, 1))}
-        if self._compass:
-            observation["direction"] = np.eye(len(DIRECTIONS), dtype=np.float32)[self.level.agent_dir]
+        if self._odometry:
+            observation["odometry"] = odometry_between(self._start, self._pose())
         return observation
+
+    def _pose(self) -> Pose:
+        column, row = self.level.agent_pos
+        return int(column), int(row), int(self.level.agent_dir)
 
     def _info(self, success: bool) -> dict[str, Any]:
         return {"success": success, "task": self._task, "instruction": str(self.level.mission)}
+
+
+def odometry_between(start: Pose, now: Pose) -> npt.NDArray[np.float32]:
+    """How far from `start` the pose `now` is, float32 [6], see `BabyAI`."""
+    column, row, direction = (after - before for before, after in zip(start, now, strict=True))
+    moved = np.array([column, row])
+    ahead = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
+    looks = np.eye(DIRECTIONS)[direction % DIRECTIONS]
+    seen_from_start = [moved @ ahead[start[2]], moved @ ahead[(start[2] + 1) % DIRECTIONS]]
+    return np.concatenate((seen_from_start, looks)).astype(np.float32)
 
 
 def _registered_ids() -> dict[str, str]:

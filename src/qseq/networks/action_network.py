@@ -108,7 +108,7 @@ class ActionNetwork(nn.Module):
             fields,
             config.dim,
             config.vision,
-            conditional=config.text.encoder != "none",
+            conditional=config.text.encoder != "none" or config.vision.condition_on_state,
             tower=tower,
             memory_dropout=config.memory_dropout,
         )

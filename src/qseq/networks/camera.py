@@ -55,11 +55,21 @@ class CameraEncoder(nn.Module):
                 condition_dim=dim if conditional else None,
             )
         self.project = nn.Linear(self._tower.out_dim, dim)
+        self.mix: nn.Sequential | None = None
+        if config.condition_on_state:
+            # At first the instruction alone decides: the state, which differs from frame to frame, would drown it.
+            last = nn.Linear(dim, dim)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.mix = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), last)
         self.tokens = config.tokens or positions
 
-    def forward(self, frames_BFCHW: Tensor, instruction: Instruction) -> Tensor:
-        """`[B, F, C, H, W]`, uint8 or floating in [0, 1] -> `[B, F, S, D]`."""
-        conditions_ND = _for_every_frame(frames_BFCHW, instruction)
+    def forward(self, frames_BFCHW: Tensor, instruction: Instruction, state_BFD: Tensor | None = None) -> Tensor:
+        """`[B, F, C, H, W]`, uint8 or floating in [0, 1] -> `[B, F, S, D]`.
+
+        `state_BFD` embeds the other fields of each frame, for a camera with `config.condition_on_state`.
+        """
+        conditions_ND = self._conditions(frames_BFCHW, instruction, state_BFD)
         maps_NDhw = self._maps(frames_BFCHW, conditions_ND)
         if self.token_learner is None:
             tokens_NSD = maps_NDhw.flatten(2).transpose(1, 2)
@@ -68,15 +78,23 @@ class CameraEncoder(nn.Module):
         out: Tensor = self.project(tokens_NSD).unflatten(0, frames_BFCHW.shape[:2])
         return out
 
-    def places(self, frames_BFCHW: Tensor, instruction: Instruction) -> Tensor:
+    def places(self, frames_BFCHW: Tensor, instruction: Instruction, state_BFD: Tensor | None = None) -> Tensor:
         """How much each token takes of each position of the tower's map, `[B, F, S, h, w]`; each adds up to one."""
-        conditions_ND = _for_every_frame(frames_BFCHW, instruction)
+        conditions_ND = self._conditions(frames_BFCHW, instruction, state_BFD)
         maps_NDhw = self._maps(frames_BFCHW, conditions_ND)
         if self.token_learner is None:
             weights_NSP = torch.eye(self.tokens, device=maps_NDhw.device).expand(len(maps_NDhw), -1, -1)
         else:
             weights_NSP = self.token_learner.weights(maps_NDhw, conditions_ND)
         return weights_NSP.view(*frames_BFCHW.shape[:2], -1, *maps_NDhw.shape[2:])
+
+    def _conditions(self, frames_BFCHW: Tensor, instruction: Instruction, state_BFD: Tensor | None) -> Tensor:
+        """What conditions each frame, `[B * F, D]`: the instruction, and what it means in the frame's state."""
+        summary_BFD = instruction.summary_BD[:, None].expand(-1, frames_BFCHW.shape[1], -1)
+        if self.mix is None or state_BFD is None:
+            return summary_BFD.flatten(0, 1)
+        mixed: Tensor = summary_BFD + self.mix(summary_BFD + state_BFD)
+        return mixed.flatten(0, 1)
 
     def _maps(self, frames_BFCHW: Tensor, conditions_ND: Tensor) -> Tensor:
         """Feature maps, one for each frame."""
@@ -107,8 +125,3 @@ class CameraEncoder(nn.Module):
             )
         if not conditional and self._tower.condition_dim is not None:
             raise ValueError("the tower reads instructions, expected one built without condition_dim: there are none")
-
-
-def _for_every_frame(frames_BFCHW: Tensor, instruction: Instruction) -> Tensor:
-    """The instruction's summary `[B * F, D]` beside every frame."""
-    return instruction.summary_BD.repeat_interleave(frames_BFCHW.shape[1], 0)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qseq.episodes import PAST_ACTIONS
-from qseq.errors import RequestError
+from qseq.errors import ConfigError, RequestError
 from qseq.networks.attention import TransformerBlock
 from qseq.networks.camera import CameraEncoder
 from qseq.networks.conditioning import Conditioning
@@ -98,7 +98,16 @@ def make_field_encoders(
     tower: nn.Module | None = None,
     memory_dropout: float = 0.0,
 ) -> dict[str, nn.Module]:
-    """A new encoder for each field, see `make_field_encoder`."""
+    """A new encoder for each field, see `make_field_encoder`.
+
+    Raises:
+        ConfigError: cameras that are to look by the state where there is none.
+    """
+    if vision.condition_on_state and all(name == PAST_ACTIONS or is_image(fields[name].shape) for name in fields):
+        raise ConfigError(
+            f"network.vision.condition_on_state: found true, expected it with a field of numbers beside the cameras; "
+            f"the fields are {sorted(fields)}"
+        )
     return {
         name: make_field_encoder(
             name, layout, dim, vision, conditional=conditional, tower=tower, memory_dropout=memory_dropout
@@ -135,6 +144,7 @@ class ObservationEncoder(nn.Module):
         self.history = history
         # Field names may hold dots or slashes, module names may not: encoders are kept by order.
         self.encoders = nn.ModuleList(field_encoders[name] for name in self.fields)
+        self.looks_by_state = any(camera.mix is not None for _, camera in self._cameras())
         tokens_a_frame = sum(cast(int, encoder.tokens) for encoder in field_encoders.values())
         text = text or TextConfig()
         self.instruction = InstructionEncoder(dim, text)
@@ -155,16 +165,35 @@ class ObservationEncoder(nn.Module):
     @property
     def camera_tokens(self) -> dict[str, int]:
         """Tokens of a frame, for each camera."""
-        cameras = zip(self.fields, self.encoders, strict=True)
-        return {name: encoder.tokens for name, encoder in cameras if isinstance(encoder, CameraEncoder)}
+        return {name: encoder.tokens for name, encoder in self._cameras()}
 
     def see(self, observation: Mapping[str, Tensor], instruction: Instruction) -> dict[str, Tensor]:
         """Tokens `[B, F, tokens, D]` of the cameras, by field: the costly part, to be done once and read twice."""
-        return {
-            name: encoder(observation[name], instruction)
+        state_BFD = self.state(observation, instruction)
+        return {name: encoder(observation[name], instruction, state_BFD) for name, encoder in self._cameras()}
+
+    def places(self, observation: Mapping[str, Tensor], instruction: Instruction) -> dict[str, Tensor]:
+        """Where the cameras' tokens look, by field, see `CameraEncoder.places`."""
+        state_BFD = self.state(observation, instruction)
+        return {name: encoder.places(observation[name], instruction, state_BFD) for name, encoder in self._cameras()}
+
+    def _cameras(self) -> list[tuple[str, CameraEncoder]]:
+        pairs = zip(self.fields, self.encoders, strict=True)
+        return [(name, encoder) for name, encoder in pairs if isinstance(encoder, CameraEncoder)]
+
+    def state(self, observation: Mapping[str, Tensor], instruction: Instruction) -> Tensor | None:
+        """What conditions the cameras beside the instruction, `[B, F, D]`: the sum of the numbers' tokens of a frame.
+
+        None unless the cameras are asked to look by it (`VisionConfig.condition_on_state`).
+        """
+        if not self.looks_by_state:
+            return None
+        vectors = (
+            encoder(observation[name], instruction)[:, :, 0]
             for name, encoder in zip(self.fields, self.encoders, strict=True)
-            if isinstance(encoder, CameraEncoder)
-        }
+            if isinstance(encoder, VectorEncoder)
+        )
+        return torch.stack(list(vectors)).sum(0)
 
     def forward(
         self, observation: Mapping[str, Tensor], instruction: Instruction, seen: Mapping[str, Tensor] | None = None

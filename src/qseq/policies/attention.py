@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from qseq.networks.action_network import ActionNetwork
-from qseq.networks.camera import CameraEncoder
 from qseq.networks.text import Instruction
 
 
@@ -42,13 +41,12 @@ def camera_attention(
         context = network.encode(observation, instruction, seen)
         taken_BA1 = scores(network.decode(context, tokens_BA[:, :-1]).float()).gather(-1, tokens_BA.unsqueeze(-1))
         gradients = torch.autograd.grad(taken_BA1.sum(), list(seen.values()))
+    with torch.no_grad():
+        newest = {name: frames[:, -1:] for name, frames in observation.items()}
+        places = network.encoder.places(newest, instruction)
     attention: dict[str, Tensor] = {}
     for (name, tokens), gradient in zip(seen.items(), gradients, strict=True):
-        encoder = network.encoder.encoders[network.encoder.fields.index(name)]
-        assert isinstance(encoder, CameraEncoder)
         weight_BS = (gradient * tokens.detach()).sum(-1).abs()[:, -1]
         share_BS11 = (weight_BS / weight_BS.sum(-1, keepdim=True).clamp_min(1e-12))[..., None, None]
-        with torch.no_grad():
-            places_BShw = encoder.places(observation[name][:, -1:], instruction)[:, 0].float()
-        attention[name] = (share_BS11 * places_BShw).sum(1)
+        attention[name] = (share_BS11 * places[name][:, 0].float()).sum(1)
     return attention

@@ -32,7 +32,7 @@ class ShownFrames:
 class CameraMemory:
     """Tokens of the cameras' frames that the newest window of each environment holds.
 
-    A frame's tokens depend on the frame and the instruction only; another instruction forgets them.
+    A frame's tokens depend on that frame's fields and the instruction only; another instruction forgets them.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class CameraMemory:
         """Tokens `[B, F, S, D]` of each camera.
 
         Args:
-            windows: cameras' frames, `[B, F, C, H, W]`.
+            windows: every field that `see` reads, `[B, F, *shape]`.
             instruction, texts: of each row; the texts tell instructions apart.
             see: `ActionNetwork.see`.
         """
@@ -65,11 +65,12 @@ class CameraMemory:
             places += new.values()
         if rows:
             index = torch.tensor(rows, device=instruction.summary_BD.device)
-            unseen = {name: frames[rows, places][:, None] for name, frames in windows.items()}
+            unseen = {name: values[rows, places][:, None] for name, values in windows.items()}
             seen = see(unseen, instruction[index])
             for found, (row, place) in enumerate(zip(rows, places, strict=True)):
                 number = int(shown.numbers_BF[row, place])
                 kept[row][number] = {name: tokens[found, 0] for name, tokens in seen.items()}
+        cameras = next(iter(kept[0].values()))
         return {
             name: torch.stack(
                 [
@@ -77,5 +78,5 @@ class CameraMemory:
                     for known, numbers_F in zip(kept, shown.numbers_BF, strict=True)
                 ]
             )
-            for name in windows
+            for name in cameras
         }

@@ -322,17 +322,16 @@ class TokenPolicy(Policy):
         network = self.network
         instruction = self._instructions(texts)
         observation = self._observation(windows)
-        cameras = {name: observation[name] for name in self._cameras}
-        if not (self.use_cache and self.spec.history > 1 and cameras):
+        if not (self.use_cache and self.spec.history > 1 and self._cameras):
             shown = None
-        seen = None if shown is None else self._seen.see(cameras, instruction, texts, shown, network.see)
+        seen = None if shown is None else self._seen.see(observation, instruction, texts, shown, network.see)
         if self.cond_scale == 1.0:
             return network.decoder, network.encode(observation, instruction, seen)
         guided = GuidedDecoder(network.decoder, self.cond_scale)
         if shown is None or seen is None:
             return guided, guided_context(network, observation, instruction)
         null = self._null(len(texts))
-        untold = self._seen_untold.see(cameras, null, [""] * len(texts), shown, network.see)
+        untold = self._seen_untold.see(observation, null, [""] * len(texts), shown, network.see)
         return guided, guided_context(network, observation, instruction, (seen, untold))
 
     def _observation(self, windows: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

@@ -68,6 +68,9 @@ class VisionConfig:
     checkpoint_activations: bool = False
     """In training, compute a tower's activations again when going backwards instead of keeping them, on a CPU for a few
     frames at a time: a fraction of the memory, about a third more time."""
+    condition_on_state: bool = False
+    """Let the fields of numbers of the same frame, such as odometry, condition the tower together with the instruction:
+    what lies to the left of where the robot started lies elsewhere in the picture once it has turned."""
     tokens: NonNegativeInt = 8
     """Tokens of a frame, made by TokenLearner. With 0 every position of the tower's map is a token: more work, and
     nothing is left out."""
