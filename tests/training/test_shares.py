@@ -106,9 +106,12 @@ def test_planner(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("case", ["robot", "robot-max"])
 def test_robot(tmp_path: Path, data: Path, case: str) -> None:
+    # AdamW would make whole steps of the last bits of gradients that are nearly zero, with an epsilon as small as usual.
     for name, settings in (("split", ["training.grad_accum_every=2"]), ("whole", ["training.batch_size=12"])):
         request = {"case": case, "data": str(data), "run": str(tmp_path / name)}
-        families.train({**request, "set": ["training.steps=3", "network.dropout=0.0", *settings]})
+        families.train(
+            {**request, "set": ["training.steps=3", "network.dropout=0.0", "training.adam_epsilon=1e-3", *settings]}
+        )
     difference, where = families.largest_difference(tmp_path / "split", tmp_path / "whole")
     assert difference < 1e-5, where
 
