@@ -106,7 +106,7 @@ def test_planner(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("case", ["robot", "robot-max"])
 def test_robot(tmp_path: Path, data: Path, case: str) -> None:
-    # AdamW would make whole steps of the last bits of gradients that are nearly zero, with an epsilon as small as usual.
+    # With an epsilon as small as usual, AdamW makes whole steps of the last bits of gradients that are nearly zero.
     for name, settings in (("split", ["training.grad_accum_every=2"]), ("whole", ["training.batch_size=12"])):
         request = {"case": case, "data": str(data), "run": str(tmp_path / name)}
         families.train(
