@@ -18,7 +18,7 @@ import argparse
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from qseq.environments.babyai_recipes import RECIPES as BABYAI_RECIPES
 RESULTS = ResultLines("instructions")
 WORK = ROOT / "runs" / "instructions"
 ENVIRONMENT = "qseq.environments.babyai:qseq/babyai-v0"
-COLLECTION_SEED, COLLECTED_EPISODES = 1000, 12_000
+COLLECTION_SEED = 1000
 EVALUATION_EPISODES, EVALUATION_SEED = 200, 424_242
 LESS: Mapping[str, tuple[str, ...]] = {
     "instructions shuffled": ("--shuffle-instructions",),
@@ -57,6 +57,14 @@ class Method:
 
     overrides: tuple[str, ...]
     decodings: Mapping[str, tuple[str, ...]]
+    observes: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the environment beside the task: what is seen of it."""
+    episodes: int = 12_000
+    """Of each task, collected."""
+
+    def environment(self, task: str) -> str:
+        """Arguments of the environment, as JSON."""
+        return json.dumps({"task": task, **self.observes})
 
 
 METHODS: Mapping[str, Method] = {
@@ -76,14 +84,13 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def collect(task: str, recipe: str) -> Path:
+def collect(task: str, recipe: str, method: Method) -> Path:
     """The data of a task, or the episodes of "random" actions, made by `qseq collect` unless they are there already."""
-    store = WORK / "data" / f"{task}_{recipe}"
-    kwargs = json.dumps({"task": task})
     random = recipe == "random"
     how = ["--env", ENVIRONMENT, "--policy", "random"] if random else ["--recipe", recipe]
-    episodes = EVALUATION_EPISODES if random else COLLECTED_EPISODES
-    return collect_once(store, *how, "--env-kwargs", kwargs, "--episodes", str(episodes),
+    episodes = EVALUATION_EPISODES if random else method.episodes
+    store = WORK / "data" / "_".join((task, recipe, *method.observes, str(episodes)))
+    return collect_once(store, *how, "--env-kwargs", method.environment(task), "--episodes", str(episodes),
                         "--seed", str(COLLECTION_SEED))  # fmt: skip
 
 
@@ -92,24 +99,26 @@ def compare_with(task: str, recipe: str) -> None:
     from qseq.episodes import EpisodeStore
 
     for method, decoding, policy in (("data", "the bot", recipe), ("chance", "random", "random")):
-        rate = float((EpisodeStore.open(collect(task, policy)).success == 1).mean())
+        rate = float((EpisodeStore.open(collect(task, policy, METHODS["q-transformer"])).success == 1).mean())
         line = {"recipe": recipe, "task": task, "evaluated_on": task, "method": method, "seed": 0, "decoding": decoding}
         _add({**line, "shown": "as it is", "success_rate": rate})
 
 
 def run(recipe: str, tasks: str, method: str, seed: int) -> None:
     """Train, and evaluate with everything and with less."""
-    folder = WORK / "runs" / f"{tasks}__{recipe}__{method}__{seed}"
-    data = [argument for task in tasks.split("+") for argument in ("--data", str(collect(task, recipe)))]
-    seconds = train_to_end(folder, "--algo", method, *data, "--seed", str(seed), *METHODS[method].overrides)
-    decodings = METHODS[method].decodings
+    folder = WORK / "runs" / f"{tasks}__{recipe}__{method.replace(', ', '-')}__{seed}"
+    made = METHODS[method]
+    data = [argument for task in tasks.split("+") for argument in ("--data", str(collect(task, recipe, made)))]
+    algorithm = method.partition(",")[0]
+    seconds = train_to_end(folder, "--algo", algorithm, *data, "--seed", str(seed), *made.overrides)
+    decodings = made.decodings
     own = next(iter(decodings))
     asked = [(decoding, "as it is", flags) for decoding, flags in decodings.items()]
     asked += [(own, shown, (*decodings[own], *flags)) for shown, flags in LESS.items()]
     found: list[dict[str, Any]] = []
     for task, (decoding, shown, flags) in product(tasks.split("+"), asked):
         result = folder / f"{task} {decoding} {shown}.json".replace(" ", "-")
-        qseq("evaluate", str(folder), "--env", ENVIRONMENT, "--env-kwargs", json.dumps({"task": task}), "--episodes",
+        qseq("evaluate", str(folder), "--env", ENVIRONMENT, "--env-kwargs", made.environment(task), "--episodes",
              str(EVALUATION_EPISODES), "--seed", str(EVALUATION_SEED), "--json", str(result), *flags)  # fmt: skip
         measured = json.loads(result.read_text())
         found.append(
@@ -125,9 +134,10 @@ def run(recipe: str, tasks: str, method: str, seed: int) -> None:
                 "success_by_wording": success_by_wording(measured["rows"]),
                 "evaluation_seed": EVALUATION_SEED,
                 "collection_seed": COLLECTION_SEED,
-                "collected_episodes": COLLECTED_EPISODES,
+                "collected_episodes": made.episodes,
+                "observes": dict(made.observes),
                 "train_seconds": seconds,
-                "overrides": list(METHODS[method].overrides),
+                "overrides": list(made.overrides),
             }
         )
     _add(*found)
@@ -185,7 +195,8 @@ def main() -> None:
         for task in sorted({task for tasks in arguments.tasks for task in tasks.split("+")}):
             if (recipe, task, "chance", 0) not in done:
                 compare_with(task, recipe)
-            collect(task, recipe)
+            for method in arguments.methods:
+                collect(task, recipe, METHODS[method])
         with ThreadPoolExecutor(arguments.jobs) as pool:
             list(pool.map(lambda cell: run(*cell), cells))
     print(table())
