@@ -90,8 +90,7 @@ class MaxViT(nn.Module):
             statistics of the batch.
         condition_dim: size of the instruction embedding; None for a tower that takes none.
         checkpoint_activations: in training, keep only the inputs of blocks and compute the rest again when going
-            backwards, on a CPU for a few images at a time: a fraction of the memory, about a third more time. What the
-            last block computes is kept: it is what the way back begins with.
+            backwards, on a CPU for a few images at a time: a fraction of the memory, about a third more time.
 
     Raises:
         ValueError: sizes that do not fit together.
@@ -225,13 +224,11 @@ class MaxViT(nn.Module):
         conditions_BC = resolve_conditions(self.null_condition, conditions, batch=images_BCHW.shape[0])
         x_BDhw = self.place(self.stem(images_BCHW))
         recompute = self.training and torch.is_grad_enabled()
-        last = self.blocks[-1]
         for block in self.blocks:
             assert isinstance(block, MaxViTBlock)
             if self.checkpoint_activations:
                 at_once = images_at_once(x_BDhw, block.stride)
-                again = recompute and block is not last
-                x_BDhw = in_parts(block, x_BDhw, conditions_BC, at_once=at_once, recompute=again)
+                x_BDhw = in_parts(block, x_BDhw, conditions_BC, at_once=at_once, recompute=recompute)
             else:
                 x_BDhw = block(x_BDhw, conditions_BC)
         map_BDhw: Tensor = self.norm(x_BDhw)
