@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from qseq.policies import TokenPolicy
+from qseq.serving.reloading import CheckpointWatch
 from qseq.training.checkpoint import write_checkpoint
 from tests.policies.test_token_policy import make_policy
 from tests.serving.tools import SECONDS, Robot, running, states
@@ -37,6 +38,19 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_a_name_that_is_not_written_yet_is_waited_for(tmp_path: Path) -> None:
+    write(tmp_path, 10, policy_of(1))
+    watch = CheckpointWatch(str(tmp_path))
+    write(tmp_path, 20, policy_of(1))
+    latest = tmp_path / "checkpoints" / "latest"
+    name = latest.read_text()
+    latest.write_text("")
+    assert not watch.changed()
+    latest.write_text(name)
+    assert watch.changed()
+    assert not watch.changed()
 
 
 def test_a_newer_checkpoint_takes_over_and_episodes_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

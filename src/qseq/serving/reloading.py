@@ -48,6 +48,8 @@ class CheckpointWatch:
         checkpoints = self._run / "checkpoints"
         try:
             name = (checkpoints / "latest").read_text(encoding="utf-8", errors="replace").strip()[:80]
+            if not name:  # whoever copies a run here has opened the file and not yet written it
+                return None
             files = sorted((checkpoints / name).iterdir())
             return name, tuple((about.st_mtime_ns, about.st_size) for about in (file.stat() for file in files))
         except (OSError, ValueError):
