@@ -77,6 +77,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "network.vision.tokens": 2,
         "network.vision.condition_on_state": True,
     },
+    "patches": {
+        "store": "camera",
+        "network.vision.dim": 8,
+        "network.vision.tokens": 2,
+        "network.vision.patch": 8,
+        "network.vision.patch_hidden": 8,
+    },
     "crop": {"store": "camera", "data.random_crop": 16, "network.vision.dim": 8, "network.vision.tokens": 2},
     "shift": {"store": "camera", "data.random_shift": 2, "network.vision.dim": 8, "network.vision.tokens": 2},
     "words attended to": {"network.text.cross_attention": True},
@@ -127,7 +134,7 @@ WITHOUT_GRADIENT = {
     "one token": r"\.(bin_embedding_AKD|seen_AD)$",  # there is no token before it
     # A tower's own: it is always given an instruction, be it the empty one.
     **dict.fromkeys(
-        ("camera", "all positions", "looks by state", "maxvit", "crop", "shift"), r"\.null_condition\.null_C$"
+        ("camera", "all positions", "looks by state", "patches", "maxvit", "crop", "shift"), r"\.null_condition\.null_C$"
     ),
 }
 """Option -> pattern of the parameters that nothing trains; all others must get a gradient."""

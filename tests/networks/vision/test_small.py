@@ -66,3 +66,21 @@ def test_bytes_are_read_as_numbers_are(patch: int) -> None:
     stem = ConvTower(dim=8, depth=(0,), patch=patch).stem
     pixels = torch.randint(0, 256, (2 * 3 * 48 * 64 + 1,), dtype=torch.uint8)[1:].view(2, 3, 48, 64)
     assert torch.allclose(stem(pixels), stem(pixels / 255), atol=1e-5)
+
+
+def test_a_hidden_layer_tells_shapes_apart_in_any_colour() -> None:
+    """Black and white against grey is no linear function of a pixel; the hidden layer makes it one of the features."""
+    torch.manual_seed(0)
+    flat_N = torch.rand(64).round().mul(0.6).add(0.2)
+    pixels_NP = torch.cat((flat_N, torch.full((64,), 0.5)))[:, None].expand(-1, 3 * 8 * 8)
+    is_grey_N = torch.arange(128) >= 64
+
+    def best_error(patch_hidden: int) -> float:
+        tower = ConvTower(dim=8, depth=(0,), patch=8, patch_hidden=patch_hidden)
+        features_ND = tower.stem(pixels_NP.reshape(-1, 3, 8, 8)).flatten(1).detach()
+        design_NX = torch.cat((features_ND, torch.ones(128, 1)), 1)
+        fitted_N1 = design_NX @ torch.linalg.pinv(design_NX) @ is_grey_N.float()[:, None]
+        return float((fitted_N1[:, 0] - is_grey_N.float()).abs().max())
+
+    assert best_error(0) > 0.4
+    assert best_error(32) < 0.05

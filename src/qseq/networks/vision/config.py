@@ -63,6 +63,9 @@ class VisionConfig:
     """Residual blocks of each of its stages."""
     patch: NonNegativeInt = 0
     """Side in pixels of the patches that the "conv" tower cuts a frame into; 0 for overlapping ones, every 4 pixels."""
+    patch_hidden: NonNegativeInt = 0
+    """Width of a hidden layer that reads a patch; 0 for none. Without one, and without residual blocks, a shape is not
+    told from another whatever its colour."""
     maxvit: MaxViTConfig = field(default_factory=MaxViTConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     checkpoint_activations: bool = False

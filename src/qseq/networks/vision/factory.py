@@ -61,6 +61,7 @@ def make_tower(config: VisionConfig, shape: tuple[int, ...], condition_dim: int 
         dim=config.dim,
         depth=config.depth,
         patch=config.patch,
+        patch_hidden=config.patch_hidden,
         channels=channels,
         condition_dim=condition_dim,
         checkpoint_activations=config.checkpoint_activations,

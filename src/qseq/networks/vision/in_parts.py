@@ -6,6 +6,7 @@ Legend: N images, D features, h x w positions of a map.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -35,10 +36,10 @@ def in_parts(block: Callable[..., Tensor], *tensors_N: Tensor | None, at_once: i
         block: tensors with N first, the first of which there must be -> a tensor with N first. An image's result may
             depend on no other image.
     """
-    images = tensors_N[0]
-    assert images is not None
+    assert tensors_N[0] is not None
+    # Split, not sliced: the gradient of every slice would be a whole tensor, zero elsewhere.
+    parts = [repeat(None) if tensor_N is None else tensor_N.split(at_once) for tensor_N in tensors_N]
     results = []
-    for start in range(0, len(images), at_once):
-        part = [None if tensor_N is None else tensor_N[start : start + at_once] for tensor_N in tensors_N]
+    for part in zip(*parts, strict=False):  # the first ends it
         results.append(checkpoint(block, *part, use_reentrant=False) if recompute else block(*part))
     return torch.cat(results)

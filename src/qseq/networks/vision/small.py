@@ -36,12 +36,16 @@ class PatchStem(nn.Module):
 
     It is a convolution with a stride as large as its kernel, done as one matrix product. The pixels are put in order
     while they are bytes, which takes less than half the time of a convolution over three channels on a CPU.
+
+    Args:
+        hidden: width of a hidden layer, which lets a patch be recognised by its shape whatever its colour; 0 for none.
     """
 
-    def __init__(self, channels: int, dim: int, patch: int) -> None:
+    def __init__(self, channels: int, dim: int, patch: int, hidden: int = 0) -> None:
         super().__init__()
         self.stride = self.least = patch
-        self.project = nn.Linear(channels * patch**2, dim)
+        self.project = nn.Linear(channels * patch**2, hidden or dim)
+        self.recognise = nn.Sequential(nn.GELU(), nn.Linear(hidden, dim)) if hidden else nn.Identity()
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """`[B, C, H, W]`, checked (`check_images`) -> `[B, D, H / patch, W / patch]`."""
@@ -51,8 +55,8 @@ class PatchStem(nn.Module):
         squares = words.reshape(batch, channels, rows, self.stride, columns, -1)
         patches_BhwP = squares.permute(0, 2, 4, 1, 3, 5).contiguous().view(images_BCHW.dtype)
         patches_BhwP = patches_BhwP.reshape(batch, rows, columns, -1)
-        out: Tensor = self.project(centred(patches_BhwP, self.project.weight.dtype)).permute(0, 3, 1, 2)
-        return out
+        out: Tensor = self.recognise(self.project(centred(patches_BhwP, self.project.weight.dtype)))
+        return out.permute(0, 3, 1, 2)
 
 
 def _eight_as_one(images_BCHW: Tensor) -> Tensor:
@@ -99,6 +103,7 @@ class ConvTower(nn.Module):
         depth: residual blocks of each stage; every stage but the first halves the map.
         patch: side in pixels of patches that the stem reads, see `PatchStem`; 0 for a `PixelStem`. Patches are for
             pictures made of tiles.
+        patch_hidden: width of the hidden layer that reads a patch; 0 for none.
         channels: C of the images.
         condition_dim: size of the instruction embedding; None for a tower that takes none.
         checkpoint_activations: in training, keep only the inputs of blocks and compute the rest again when going
@@ -114,6 +119,7 @@ class ConvTower(nn.Module):
         dim: int = 32,
         depth: Sequence[int] = (1, 1),
         patch: int = 0,
+        patch_hidden: int = 0,
         channels: int = 3,
         condition_dim: int | None = None,
         checkpoint_activations: bool = False,
@@ -127,7 +133,7 @@ class ConvTower(nn.Module):
         self.num_stages = len(depth)
         self.out_dim = dim * 2 ** (self.num_stages - 1)
         self.null_condition = NullCondition(condition_dim) if condition_dim is not None else None
-        self.stem = PatchStem(channels, dim, patch) if patch else PixelStem(channels, dim)
+        self.stem = PatchStem(channels, dim, patch, patch_hidden) if patch else PixelStem(channels, dim)
         self.place = AddPlace(dim)
         self.layers = nn.ModuleList()
         for stage, num_blocks in enumerate(depth):
