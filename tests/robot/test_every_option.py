@@ -77,17 +77,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "network.vision.tokens": 2,
         "network.vision.condition_on_state": True,
     },
-    "patches": {
+    "gated patches": {
         "store": "camera",
         "network.vision.dim": 8,
         "network.vision.tokens": 2,
+        "network.vision.depth": [1],
         "network.vision.patch": 8,
-        "network.vision.patch_hidden": 8,
+        "network.vision.gated": 8,
+        "network.vision.learn_places": True,
     },
     "crop": {"store": "camera", "data.random_crop": 16, "network.vision.dim": 8, "network.vision.tokens": 2},
     "shift": {"store": "camera", "data.random_shift": 2, "network.vision.dim": 8, "network.vision.tokens": 2},
     "words attended to": {"network.text.cross_attention": True},
     "film": {"network.text.film": True},
+    "text of size": {"network.text.norm": True},
     "dropped instructions": {"network.text.drop_probability": 0.4},
     "no instructions": {"network.text.encoder": "none"},
     "history": {"data.history": 2},
@@ -97,6 +100,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "unbounded": {"objective.value": "unbounded"},
     "expectile": {"objective.bootstrap": "expectile", "objective.value_folds": 2},
     "prior": {"objective.bootstrap": "expectile", "objective.prior_weight": 0.5, "decoding.prior_weight": 0.1},
+    "mismatched": {"objective.mismatched_share": 0.5},
     "double q": {"objective.double_q": True},
     "consistency": {"objective.consistency_weight": 0.5},
     "regenerative": {"objective.regenerative_weight": 1e-3},
@@ -125,6 +129,7 @@ REFUSED: dict[frozenset[str], str] = {
     frozenset({"no instructions", "words attended to"}): "network.text",
     frozenset({"no instructions", "film"}): "network.text",
     frozenset({"no instructions", "dropped instructions"}): "network.text",
+    frozenset({"no instructions", "mismatched"}): "objective.mismatched_share",
     frozenset({"epsilon", "gumbel"}): "decoding.epsilon and decoding.temperature",
     frozenset({"epsilon", "beam"}): "decoding.epsilon and decoding.beam_width",
     frozenset({"gumbel", "beam"}): "decoding.temperature and decoding.beam_width",
@@ -134,7 +139,8 @@ WITHOUT_GRADIENT = {
     "one token": r"\.(bin_embedding_AKD|seen_AD)$",  # there is no token before it
     # A tower's own: it is always given an instruction, be it the empty one.
     **dict.fromkeys(
-        ("camera", "all positions", "looks by state", "patches", "maxvit", "crop", "shift"), r"\.null_condition\.null_C$"
+        ("camera", "all positions", "looks by state", "gated patches", "maxvit", "crop", "shift"),
+        r"\.null_condition\.null_C$",
     ),
 }
 """Option -> pattern of the parameters that nothing trains; all others must get a gradient."""

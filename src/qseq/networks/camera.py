@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from qseq.networks.text import Instruction
 from qseq.networks.vision import FiLM, MaxViT, TokenLearner, VisionConfig, VisionTower, make_tower
 
+_SIZE_OF_PLACES = 0.5
+"""Half the size of what a tower sees there: both can be looked for."""
+
 
 class CameraEncoder(nn.Module):
     """A tower conditioned on the instruction, then TokenLearner (RT-1, Brohan et al. 2022) or all positions as tokens.
@@ -45,6 +48,9 @@ class CameraEncoder(nn.Module):
         if tower is not None:
             self._adopt(dim, conditional)
         positions = math.prod(self._tower.feature_size(height, width))
+        self.places_PD: nn.Parameter | None = None
+        if config.learn_places:
+            self.places_PD = nn.Parameter(torch.randn(positions, self._tower.out_dim) * _SIZE_OF_PLACES)
         self.token_learner: TokenLearner | None = None
         if config.tokens:
             self.token_learner = TokenLearner(
@@ -100,7 +106,10 @@ class CameraEncoder(nn.Module):
         """Feature maps, one for each frame."""
         conditions = conditions_ND if self._tower.condition_dim is not None else None
         maps: Tensor = self.tower(frames_BFCHW.flatten(0, 1), conditions, return_embeddings=True)
-        return maps if self.film is None else self.film(maps, conditions_ND)
+        maps = maps if self.film is None else self.film(maps, conditions_ND)
+        if self.places_PD is None:
+            return maps
+        return maps + self.places_PD.T.unflatten(1, maps.shape[2:]).to(maps.dtype)
 
     @property
     def _tower(self) -> VisionTower:

@@ -39,6 +39,9 @@ class TextConfig:
     """Let the observation's tokens attend to the words, before every block of the transformer."""
     film: bool = False
     """Let the instruction scale and shift the observation's tokens before every block of the transformer."""
+    norm: bool = False
+    """Scale the summary of an instruction to the size of other tokens (layer norm). Without, what tells one instruction
+    from another starts at a thirtieth of what tells one picture from another, and is learnt late."""
     drop_probability: Fraction = 0.0
     """Share of the training samples whose instruction is replaced by the learnt null instruction, for guidance."""
 
@@ -120,7 +123,8 @@ class InstructionEncoder(nn.Module):
         self.null_D = nn.Parameter(torch.randn(dim) * 0.02)
         if not self.conditional:
             return
-        self.network = nn.Sequential(nn.Linear(width, dim), nn.GELU(), nn.Linear(dim, dim))
+        layers = [nn.Linear(width, dim), nn.GELU(), nn.Linear(dim, dim)]
+        self.network = nn.Sequential(*layers, nn.LayerNorm(dim)) if config.norm else nn.Sequential(*layers)
         self.word_network = nn.Linear(width, dim) if config.cross_attention else None
 
     def embeddings(self, inputs: Tensor) -> tuple[Tensor, Tensor]:

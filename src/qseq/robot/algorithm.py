@@ -12,6 +12,7 @@ from qseq.configuration import to_dict
 from qseq.episodes import EpisodeView
 from qseq.errors import ConfigError
 from qseq.policies import write_description
+from qseq.policies.mismatched import MismatchedWindows
 from qseq.policies.preparation import open_view, prepare
 from qseq.robot.checks import check_value_range
 from qseq.robot.config import QTransformerConfig
@@ -54,6 +55,14 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
             "decoding": to_dict(config.decoding),
         },
     )
+    windows = prepared.windows
+    if objective.mismatched_share:
+        if config.network.text.encoder == "none":
+            raise ConfigError(
+                f"objective.mismatched_share: found {objective.mismatched_share}, expected 0 with "
+                "network.text.encoder=none: without words the same samples would be worth one thing and another"
+            )
+        windows = MismatchedWindows(windows, view, share=objective.mismatched_share, seed=seed)
     torch.manual_seed(seed)
     network = QTransformerPolicy.build_network(prepared.policy_spec, prepared.layouts)
     checked_order(network, config.decoding.order, 1)
@@ -61,7 +70,7 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
     return Trainer(
         make_objective(objective, spec.tokenizer, prepared.window_spec, prepared.instructions, config.network.head),
         network,
-        prepared.windows,
+        windows,
         config.training,
         run=run,
         seed=seed,

@@ -58,6 +58,11 @@ class QObjectiveConfig:
     decoding.prior_weight. Where instructions decide, imitation learns what they mean from every action of a good
     episode, values only from how episodes end."""
 
+    mismatched_share: Fraction = 0.0
+    """Of the samples of successful episodes, how many are shown with the instruction of another episode and without the
+    reward at the end (LOReL, Nair et al. 2021, section 4.1): for data in which instructions decide what a success
+    is. Values otherwise learn what words mean from how episodes ended alone."""
+
     double_q: bool = False
     """With bootstrap="max": the online network chooses the best bin and the target network says what it is worth, so
     that one error does not do both (van Hasselt et al. 2016)."""

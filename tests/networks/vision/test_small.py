@@ -68,19 +68,26 @@ def test_bytes_are_read_as_numbers_are(patch: int) -> None:
     assert torch.allclose(stem(pixels), stem(pixels / 255), atol=1e-5)
 
 
-def test_a_hidden_layer_tells_shapes_apart_in_any_colour() -> None:
-    """Black and white against grey is no linear function of a pixel; the hidden layer makes it one of the features."""
+def test_a_gated_layer_is_decided_by_the_instruction_from_the_start() -> None:
     torch.manual_seed(0)
-    flat_N = torch.rand(64).round().mul(0.6).add(0.2)
-    pixels_NP = torch.cat((flat_N, torch.full((64,), 0.5)))[:, None].expand(-1, 3 * 8 * 8)
-    is_grey_N = torch.arange(128) >= 64
+    image, conditions = torch.rand(1, 3, 56, 56).expand(2, -1, -1, -1), torch.randn(2, 6)
+    differ = {}
+    for gated in (0, 32):
+        tower = ConvTower(dim=8, depth=(1,), patch=8, gated=gated, condition_dim=6)
+        one, other = tower(image, conditions).detach()
+        differ[gated] = float((one - other).abs().mean() / one.std())
+        assert tower(image, conditions[:1].expand(2, -1)).diff(dim=0).abs().max() < 1e-6
+    assert differ[0] < 1e-6  # FiLM alone begins as the identity
+    assert differ[32] > 0.05
 
-    def best_error(patch_hidden: int) -> float:
-        tower = ConvTower(dim=8, depth=(0,), patch=8, patch_hidden=patch_hidden)
-        features_ND = tower.stem(pixels_NP.reshape(-1, 3, 8, 8)).flatten(1).detach()
-        design_NX = torch.cat((features_ND, torch.ones(128, 1)), 1)
-        fitted_N1 = design_NX @ torch.linalg.pinv(design_NX) @ is_grey_N.float()[:, None]
-        return float((fitted_N1[:, 0] - is_grey_N.float()).abs().max())
 
-    assert best_error(0) > 0.4
-    assert best_error(32) < 0.05
+def test_a_gated_layer_looks_at_one_position_and_takes_towers_without_instructions() -> None:
+    torch.manual_seed(0)
+    tower = ConvTower(dim=8, depth=(0,), patch=8, gated=16)
+    assert tower.gated is not None
+    one = torch.randn(1, 8, 3, 3)
+    other = one.clone()
+    other[..., 1, 2] += 1
+    changed = (tower.gated(one, None) != tower.gated(other, None)).any(1)[0]
+    assert changed.nonzero().tolist() == [[1, 2]]
+    assert tower(torch.zeros(2, 3, 24, 24)).shape == (2, 8, 3, 3)

@@ -63,9 +63,9 @@ class VisionConfig:
     """Residual blocks of each of its stages."""
     patch: NonNegativeInt = 0
     """Side in pixels of the patches that the "conv" tower cuts a frame into; 0 for overlapping ones, every 4 pixels."""
-    patch_hidden: NonNegativeInt = 0
-    """Width of a hidden layer that reads a patch; 0 for none. Without one, and without residual blocks, a shape is not
-    told from another whatever its colour."""
+    gated: NonNegativeInt = 0
+    """Width of a layer after the "conv" tower's stem whose features the instruction scales (`GatedLayer`); 0 for none.
+    For small towers that are to find what an instruction names."""
     maxvit: MaxViTConfig = field(default_factory=MaxViTConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     checkpoint_activations: bool = False
@@ -74,6 +74,9 @@ class VisionConfig:
     condition_on_state: bool = False
     """Let the fields of numbers of the same frame, such as odometry, condition the tower together with the instruction:
     what lies to the left of where the robot started lies elsewhere in the picture once it has turned."""
+    learn_places: bool = False
+    """Add a learnt vector to each position of the tower's map, so that a token can look at any of them from the start.
+    Without, towers know rows and columns as numbers, by which a token's first look can only lean to a side."""
     tokens: NonNegativeInt = 8
     """Tokens of a frame, made by TokenLearner. With 0 every position of the tower's map is a token: more work, and
     nothing is left out."""

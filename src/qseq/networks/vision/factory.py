@@ -61,7 +61,7 @@ def make_tower(config: VisionConfig, shape: tuple[int, ...], condition_dim: int 
         dim=config.dim,
         depth=config.depth,
         patch=config.patch,
-        patch_hidden=config.patch_hidden,
+        gated=config.gated,
         channels=channels,
         condition_dim=condition_dim,
         checkpoint_activations=config.checkpoint_activations,

@@ -38,7 +38,7 @@ def in_parts(block: Callable[..., Tensor], *tensors_N: Tensor | None, at_once: i
     """
     assert tensors_N[0] is not None
     # Split, not sliced: the gradient of every slice would be a whole tensor, zero elsewhere.
-    parts = [repeat(None) if tensor_N is None else tensor_N.split(at_once) for tensor_N in tensors_N]
+    parts = [repeat(None) if tensor_N is None else torch.split(tensor_N, at_once) for tensor_N in tensors_N]
     results = []
     for part in zip(*parts, strict=False):  # the first ends it
         results.append(checkpoint(block, *part, use_reentrant=False) if recompute else block(*part))

@@ -36,16 +36,12 @@ class PatchStem(nn.Module):
 
     It is a convolution with a stride as large as its kernel, done as one matrix product. The pixels are put in order
     while they are bytes, which takes less than half the time of a convolution over three channels on a CPU.
-
-    Args:
-        hidden: width of a hidden layer, which lets a patch be recognised by its shape whatever its colour; 0 for none.
     """
 
-    def __init__(self, channels: int, dim: int, patch: int, hidden: int = 0) -> None:
+    def __init__(self, channels: int, dim: int, patch: int) -> None:
         super().__init__()
         self.stride = self.least = patch
-        self.project = nn.Linear(channels * patch**2, hidden or dim)
-        self.recognise = nn.Sequential(nn.GELU(), nn.Linear(hidden, dim)) if hidden else nn.Identity()
+        self.project = nn.Linear(channels * patch**2, dim)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """`[B, C, H, W]`, checked (`check_images`) -> `[B, D, H / patch, W / patch]`."""
@@ -55,8 +51,8 @@ class PatchStem(nn.Module):
         squares = words.reshape(batch, channels, rows, self.stride, columns, -1)
         patches_BhwP = squares.permute(0, 2, 4, 1, 3, 5).contiguous().view(images_BCHW.dtype)
         patches_BhwP = patches_BhwP.reshape(batch, rows, columns, -1)
-        out: Tensor = self.recognise(self.project(centred(patches_BhwP, self.project.weight.dtype)))
-        return out.permute(0, 3, 1, 2)
+        out: Tensor = self.project(centred(patches_BhwP, self.project.weight.dtype)).permute(0, 3, 1, 2)
+        return out
 
 
 def _eight_as_one(images_BCHW: Tensor) -> Tensor:
@@ -64,6 +60,31 @@ def _eight_as_one(images_BCHW: Tensor) -> Tensor:
     images_BCHW = images_BCHW.contiguous()
     bytes_in_memory = images_BCHW.dtype == torch.uint8 and not torch.compiler.is_compiling()
     return images_BCHW.view(torch.int64) if bytes_in_memory and images_BCHW.storage_offset() % 8 == 0 else images_BCHW
+
+
+class GatedLayer(nn.Module):
+    """At every position a hidden layer, each of whose features the instruction scales.
+
+    There is no way around it and, unlike FiLM, it does not begin as the identity: what a position shows and what is
+    asked for meet in a product from the first step on. Whether they match is then learnt in hundreds of steps, and in
+    thousands where an instruction only bends what is seen anyway.
+    """
+
+    def __init__(self, dim: int, hidden: int, *, condition_dim: int | None) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.to_hidden = nn.Linear(dim, hidden)
+        self.to_scale = nn.Linear(condition_dim, hidden) if condition_dim is not None else None
+        self.to_out = nn.Linear(hidden, dim)
+        self.out_norm = nn.LayerNorm(dim)
+
+    def forward(self, x_BDhw: Tensor, conditions_BC: Tensor | None) -> Tensor:
+        """`[B, D, h, w]` -> the same shape."""
+        hidden_BhwX = self.to_hidden(self.norm(x_BDhw.permute(0, 2, 3, 1)))
+        if self.to_scale is not None and conditions_BC is not None:
+            hidden_BhwX = hidden_BhwX * (1 + self.to_scale(conditions_BC)[:, None, None])
+        out_BhwD: Tensor = self.out_norm(self.to_out(functional.gelu(hidden_BhwX)))
+        return out_BhwD.permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):
@@ -103,7 +124,7 @@ class ConvTower(nn.Module):
         depth: residual blocks of each stage; every stage but the first halves the map.
         patch: side in pixels of patches that the stem reads, see `PatchStem`; 0 for a `PixelStem`. Patches are for
             pictures made of tiles.
-        patch_hidden: width of the hidden layer that reads a patch; 0 for none.
+        gated: width of a `GatedLayer` after the stem; 0 for none.
         channels: C of the images.
         condition_dim: size of the instruction embedding; None for a tower that takes none.
         checkpoint_activations: in training, keep only the inputs of blocks and compute the rest again when going
@@ -119,7 +140,7 @@ class ConvTower(nn.Module):
         dim: int = 32,
         depth: Sequence[int] = (1, 1),
         patch: int = 0,
-        patch_hidden: int = 0,
+        gated: int = 0,
         channels: int = 3,
         condition_dim: int | None = None,
         checkpoint_activations: bool = False,
@@ -133,8 +154,9 @@ class ConvTower(nn.Module):
         self.num_stages = len(depth)
         self.out_dim = dim * 2 ** (self.num_stages - 1)
         self.null_condition = NullCondition(condition_dim) if condition_dim is not None else None
-        self.stem = PatchStem(channels, dim, patch, patch_hidden) if patch else PixelStem(channels, dim)
+        self.stem = PatchStem(channels, dim, patch) if patch else PixelStem(channels, dim)
         self.place = AddPlace(dim)
+        self.gated = GatedLayer(dim, gated, condition_dim=condition_dim) if gated else None
         self.layers = nn.ModuleList()
         for stage, num_blocks in enumerate(depth):
             if stage > 0:
@@ -174,6 +196,8 @@ class ConvTower(nn.Module):
         self.feature_size(*images_BCHW.shape[2:])
         conditions_BC = resolve_conditions(self.null_condition, conditions, batch=images_BCHW.shape[0])
         x_BDhw = self.place(self.stem(images_BCHW))
+        if self.gated is not None:
+            x_BDhw = self.gated(x_BDhw, conditions_BC)
         recompute = self.training and torch.is_grad_enabled()
         for layer in self.layers:
             if not isinstance(layer, ResidualBlock):
