@@ -100,6 +100,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "unbounded": {"objective.value": "unbounded"},
     "expectile": {"objective.bootstrap": "expectile", "objective.value_folds": 2},
     "prior": {"objective.bootstrap": "expectile", "objective.prior_weight": 0.5, "decoding.prior_weight": 0.1},
+    "matching": {"objective.matching_weight": 1.0},
     "mismatched": {"objective.mismatched_share": 0.5},
     "double q": {"objective.double_q": True},
     "consistency": {"objective.consistency_weight": 0.5},

@@ -30,6 +30,7 @@ class WindowBatch:
         step_mask: bool [B, N], True inside the episode.
         bootstrap_steps: int64 [B, M], min(m, T - t): steps really taken.
         bootstrap_terminated: bool [B, M]: the state reached is terminal, nothing may be bootstrapped from it.
+        achieved: bool [B, M]: the state reached is the last of a successful episode.
         returns_to_go: float32 [B], discounted; completed by discount**(T - t) * min_return where the episode did not
             terminate.
         instruction_ids: int64 [B], indices into the view's `instructions`.
@@ -43,6 +44,7 @@ class WindowBatch:
     step_mask: Tensor
     bootstrap_steps: Tensor
     bootstrap_terminated: Tensor
+    achieved: Tensor
     returns_to_go: Tensor
     instruction_ids: Tensor
     episodes: Tensor
@@ -74,6 +76,7 @@ class _Places:
     step_rows: np.ndarray
     first_frames: np.ndarray
     terminated: np.ndarray
+    successful: np.ndarray
     returns_to_go: np.ndarray
     instruction_ids: np.ndarray
     recordings: np.ndarray
@@ -141,6 +144,7 @@ class Windows:
         # Four bytes a step, as the returns take: a search among the ends takes as long as reading the window.
         self._episode_of_step = np.repeat(np.arange(view.num_episodes, dtype=np.int32), view.lengths)
         self._returns_to_go = view.returns_to_go(discount, min_return)
+        self._successful = view.success == 1
         self._backward = np.array([f for _, f in spec.frame_positions], dtype=np.int64)
         # How the end of the episode cuts a window, for each number of steps left: rows 0 .. N + 1. One lookup of a row
         # costs less than the comparisons it stands for.
@@ -223,6 +227,7 @@ class Windows:
             step_rows=view.first_steps.take(episodes) + steps,
             first_frames=view.first_frames.take(episodes),
             terminated=view.terminated.take(episodes),
+            successful=self._successful.take(episodes),
             returns_to_go=self._returns_to_go.take(self._starts.take(episodes) + steps),
             instruction_ids=view.instruction_ids.take(episodes),
             recordings=view.recordings.take(episodes),
@@ -240,7 +245,6 @@ class Windows:
         step_rows_BN += places.step_rows[:, None]
         step_mask_BN = self._step_mask_LN.take(left, axis=0)
         at_end_BM = self._at_end_LM.take(left, axis=0)
-        at_end_BM &= places.terminated[:, None]
         rewards_BN = view.take("reward", places.store_ids, step_rows_BN)
         rewards_BN *= step_mask_BN
         frames = {name: torch.from_numpy(view.take(name, places.store_ids, frame_rows_BU)) for name in self.fields}
@@ -252,7 +256,8 @@ class Windows:
             rewards=torch.from_numpy(rewards_BN),
             step_mask=torch.from_numpy(step_mask_BN),
             bootstrap_steps=torch.from_numpy(self._bootstrap_steps_LM.take(left, axis=0)),
-            bootstrap_terminated=torch.from_numpy(at_end_BM),
+            bootstrap_terminated=torch.from_numpy(at_end_BM & places.terminated[:, None]),
+            achieved=torch.from_numpy(at_end_BM & places.successful[:, None]),
             # Copied, so that whoever changes a batch in place does not change the block it came from.
             returns_to_go=torch.from_numpy(places.returns_to_go.copy()),
             instruction_ids=torch.from_numpy(places.instruction_ids.copy()),

@@ -109,7 +109,8 @@ class CameraEncoder(nn.Module):
         maps = maps if self.film is None else self.film(maps, conditions_ND)
         if self.places_PD is None:
             return maps
-        return maps + self.places_PD.T.unflatten(1, maps.shape[2:]).to(maps.dtype)
+        places_Dhw = self.places_PD.T.reshape(maps.shape[1:])
+        return maps + places_Dhw.to(maps.dtype)
 
     @property
     def _tower(self) -> VisionTower:

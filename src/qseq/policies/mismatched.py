@@ -64,6 +64,7 @@ class MismatchedWindows:
             instruction_ids=torch.where(changed_B, told_B, batch.instruction_ids),
             rewards=batch.rewards.masked_fill(changed_B[:, None] & last_BN, 0.0),
             bootstrap_terminated=batch.bootstrap_terminated & ~changed_B[:, None],
+            achieved=batch.achieved & ~changed_B[:, None],
             # Nothing is known of it: it bounds no target.
             returns_to_go=batch.returns_to_go.masked_fill(changed_B, -torch.inf),
         )

@@ -52,6 +52,7 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
             "initial_value": objective.initial_value,
             "value_folds": objective.state_value_networks,
             "prior": objective.prior_weight > 0,
+            "matching": objective.matching_weight > 0,
             "decoding": to_dict(config.decoding),
         },
     )

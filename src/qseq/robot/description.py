@@ -67,6 +67,7 @@ def describe_model(
             "initial_value": initial_value,
             "value_folds": len(model.folded_value.folds),
             "prior": model.prior is not None,
+            "matching": model.matching is not None,
         },
         **fields,
     )

@@ -63,6 +63,7 @@ class QRoboticTransformer(StateReader):
         initial_value: where Q starts, as a share of the range of a bounded value.
         value_folds: networks that learn the value of a state, see `QObjectiveConfig.value_folds`.
         prior: a second head imitates good decisions, see `QObjectiveConfig.prior_weight`.
+        matching: a head tells whether a state is where the instruction leads, see `QObjectiveConfig.matching_weight`.
         token_mask_AK: bool, False where a bin does not exist.
     """
 
@@ -104,6 +105,7 @@ class QRoboticTransformer(StateReader):
         initial_value: float = 0.05,
         value_folds: int = 1,
         prior: bool = False,
+        matching: bool = False,
         token_mask_AK: Tensor | None = None,
     ) -> None:
         vision = with_token_learner(
@@ -185,6 +187,7 @@ class QRoboticTransformer(StateReader):
             dropout=dropout,
         )
         self.prior = make_prior(config, num_actions, action_bins, token_mask_AK) if prior else None
+        self.matching = nn.Linear(dim, 1) if matching else None
         self.token_mask_AK = token_mask_AK
         self.orders_MA = order_table(config.head, num_tokens=num_actions, num_bins=action_bins)
 
@@ -201,6 +204,7 @@ class QRoboticTransformer(StateReader):
         initial_value: float,
         value_folds: int,
         prior: bool,
+        matching: bool,
         token_mask_AK: Tensor | None,
     ) -> QRoboticTransformer:
         """The same network from a `NetworkConfig`."""
@@ -228,6 +232,7 @@ class QRoboticTransformer(StateReader):
             initial_value=initial_value,
             value_folds=value_folds,
             prior=prior,
+            matching=matching,
             token_mask_AK=token_mask_AK,
         )
 
@@ -270,6 +275,12 @@ class QRoboticTransformer(StateReader):
         assert self.prior is not None, "built with prior=False"
         with self._kernels():
             logits: Tensor = self.prior(context, prefix_BP, None, order_BA)
+        return logits
+
+    def match_logits(self, context_BSD: Tensor) -> Tensor:
+        """Logits `[B]` of a state being where its instruction leads, of the tokens that `encode` made of both."""
+        assert self.matching is not None, "built with matching=False"
+        logits: Tensor = self.matching(context_BSD.mean(1))[:, 0]
         return logits
 
     def forward(

@@ -58,6 +58,9 @@ class TokenQFunction(Protocol):
     def prior_logits(self, context_BSD: Tensor, prefix_BP: Tensor, order_BA: Tensor | None) -> Tensor:
         """Logits `[B, P + 1, K]` of the prior; by position, if an order is given. For prior_weight > 0."""
 
+    def match_logits(self, context_BSD: Tensor) -> Tensor:
+        """Logits `[B]` of a state being where the instruction leads, of what `encode` gave. For matching_weight > 0."""
+
     def state_values(
         self, observation: Mapping[str, Tensor], instruction: Instruction, seen: Mapping[str, Tensor]
     ) -> Tensor:
@@ -68,8 +71,8 @@ class QObjective:
     """Token-level temporal difference with a Monte-Carlo lower bound and a conservative regulariser.
 
     `loss = 1/2 TD + conservative_weight * 1/2 regulariser`, both means over batch and tokens (Q-Transformer, Chebotar
-    et al. 2023, sections 4.1 to 4.3), the loss of the state's value with bootstrap="expectile", and that of the prior
-    with `prior_weight`. The regulariser measures the distance to the floor as the temporal difference is measured. The
+    et al. 2023, sections 4.1 to 4.3), the loss of the state's value with bootstrap="expectile", that of the prior
+    with `prior_weight`, and that of matching with `matching_weight`. The regulariser measures the distance to the floor as the temporal difference is measured. The
     online network encodes the observation at t once. With bootstrap="expectile" only the cameras and the small state
     values of the target network run, at t + n; with "max" it encodes the observations at t + n and at t, and its
     cameras see each distinct frame of the window once.
@@ -108,6 +111,8 @@ class QObjective:
         counts = dict.fromkeys(("temporal_difference", "value_taken", "target"), sequence.weights_BT.sum())
         if self.config.prior_weight:
             counts["imitation"] = sequence.weights_BT.sum()
+        if self.config.matching_weight:
+            counts["matching"] = self._rows_to_match(batch)[1].sum()
         if self.config.conservative_weight:
             counts["conservative"] = sequence.chosen_by_data_BT.sum()
         if self.config.consistency_weight:
@@ -146,6 +151,9 @@ class QObjective:
             imitation = self._imitation(logits_BAK.float(), sequence, better_B)
             parts["imitation"] = self.config.prior_weight * imitation
             terms |= {"imitation": imitation, "imitated": better_B.float().mean()}
+        if self.config.matching_weight:
+            terms["matching"] = self._matching(network, batch)
+            parts["matching"] = self.config.matching_weight * terms["matching"]
         if self.config.conservative_weight:
             floor = torch.full(logits.shape[:3], self.config.value_low, device=logits.device)
             penalty = off_data_mean(
@@ -276,6 +284,32 @@ class QObjective:
         """Negative log-likelihood of the tokens of the better decisions; the mean is over those of all."""
         likelihood_BA = negative_log_likelihood(among_existing(logits_BAK, sequence.token_mask), sequence.tokens_BT)
         return weighted_mean(likelihood_BA * better_B[:, None], sequence.weights_BT)
+
+    def _rows_to_match(self, batch: WindowBatch) -> tuple[Tensor, Tensor]:
+        """Rows whose windows reach the end of a success, no more than a quarter of the batch, and a weight for each.
+
+        Without any, one row of weight 0: data-parallel training waits for every gradient.
+        """
+        achieved_B = batch.achieved[:, -1]
+        rows_E = achieved_B.nonzero()[: max(1, len(batch) // 4), 0]
+        if len(rows_E) == 0:
+            rows_E = achieved_B.new_zeros(1, dtype=torch.long)
+        return rows_E, achieved_B[rows_E].float()
+
+    def _matching(self, network: TokenQFunction, batch: WindowBatch) -> Tensor:
+        """Cross-entropy of telling whether the last state of a success belongs to the instruction it is shown with."""
+        rows_E, weights_E = self._rows_to_match(batch)
+        own_E = batch.instruction_ids[rows_E]
+        others_E = batch.instruction_ids[torch.randint(len(batch), own_E.shape, device=own_E.device)]
+        told_E = torch.where(torch.rand(own_E.shape, device=own_E.device) < 0.5, own_E, others_E)
+        last = observation_after(batch, self.spec, len(self.spec.bootstrap_steps) - 1)
+        self.instructions = self.instructions.to(own_E.device)
+        instruction = network.embed_instructions(self.instructions, told_E)
+        context_ESD = network.encode({name: frames[rows_E] for name, frames in last.items()}, instruction)
+        loss_E = nn.functional.binary_cross_entropy_with_logits(
+            network.match_logits(context_ESD).float(), (told_E == own_E).float(), reduction="none"
+        )
+        return (loss_E * weights_E).sum() / weights_E.sum().clamp(min=1)
 
     def _value_after(
         self,

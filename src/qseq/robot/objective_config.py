@@ -58,6 +58,11 @@ class QObjectiveConfig:
     decoding.prior_weight. Where instructions decide, imitation learns what they mean from every action of a good
     episode, values only from how episodes end."""
 
+    matching_weight: NonNegativeFloat = 0.0
+    """Weight of a head that says whether a state is where an instruction leads: trained on the last states of
+    successful episodes, half of them with the instruction of another episode (the reward classifier of LOReL, Nair et
+    al. 2021, section 4.1). What words mean is learnt there in hundreds of steps, and the values find it ready. For data
+    in which instructions decide what a success is."""
     mismatched_share: Fraction = 0.0
     """Of the samples of successful episodes, how many are shown with the instruction of another episode and without the
     reward at the end (LOReL, Nair et al. 2021, section 4.1): for data in which instructions decide what a success

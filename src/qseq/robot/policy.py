@@ -77,13 +77,15 @@ class QTransformerPolicy(TokenPolicy):
             initial_value=spec.extra["initial_value"],
             value_folds=spec.extra["value_folds"],
             prior=spec.extra["prior"],
+            matching=spec.extra.get("matching", False),  # policies of earlier versions do not say
             token_mask_AK=spec.tokenizer.token_mask,
         )
 
     def save_for_acting(self, folder: str | Path) -> None:
-        """As `save_pretrained`, without the networks of the values of states, which only training reads."""
-        weights = {n: value for n, value in self.network.state_dict().items() if not n.startswith("folded_value.")}
-        spec = replace(self.spec, extra=self.spec.extra | {"value_folds": 0})
+        """As `save_pretrained`, without what only training reads: the values of states, the head that matches."""
+        training = ("folded_value.", "matching.")
+        weights = {n: value for n, value in self.network.state_dict().items() if not n.startswith(training)}
+        spec = replace(self.spec, extra=self.spec.extra | {"value_folds": 0, "matching": False})
         write_policy(self.kind, spec, weights, Path(folder))
 
     def scores(self, logits: Tensor) -> Tensor:
