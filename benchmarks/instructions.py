@@ -43,11 +43,25 @@ _COMMON = (
     "training.checkpoint_every=1000",
     "training.batch_size=128",
     "training.learning_rate=0.0005",
-    "data.history=2",
     "network.vision.patch=8",
     "network.vision.dim=64",
-    "network.vision.depth=[2]",
     "network.vision.token_learner_layers=1",
+)
+_TWO_FRAMES = ("data.history=2", "network.vision.depth=[2]", "training.steps=12000")
+# Where the robot knows how far it has come, one frame is enough; and what an instruction names is found without
+# convolutions, and in a fraction of the steps.
+_ODOMETRY = (
+    "training.steps=14000",
+    "training.schedule=cosine",
+    "network.dropout=0",
+    "network.encoder_depth=2",
+    "network.decoder_depth=1",
+    "network.text.norm=true",
+    "network.vision.depth=[0]",
+    "network.vision.gated=128",
+    "network.vision.learn_places=true",
+    "network.vision.tokens=16",
+    "network.vision.condition_on_state=true",
 )
 
 
@@ -71,15 +85,38 @@ METHODS: Mapping[str, Method] = {
     "q-transformer": Method(
         (
             *_COMMON,
-            "training.steps=12000",
+            *_TWO_FRAMES,
             "objective.discount=0.8",
             "objective.conservative_weight=1",
             "data.success_share=0.5",
         ),
         {"temperature 0.03": ("--policy-options", "temperature=0.03"), "greedy": ()},
     ),
-    "filtered-bc": Method(
-        (*_COMMON, "training.steps=12000"), {"greedy": (), "sampled": ("--policy-options", "decoding=sample")}
+    "filtered-bc": Method((*_COMMON, *_TWO_FRAMES), {"greedy": (), "sampled": ("--policy-options", "decoding=sample")}),
+    "q-transformer, odometry": Method(
+        (
+            *_COMMON,
+            *_ODOMETRY,
+            "objective.discount=0.8",
+            "objective.conservative_weight=1",
+            "objective.prior_weight=1",
+            "objective.matching_weight=1",
+            "objective.matching_steps=1000",
+            "objective.mismatched_share=0.4",
+            "data.success_share=0.8",
+        ),
+        {
+            "prior 0.1, temperature 0.1": ("--policy-options", "prior_weight=0.1", "temperature=0.1"),
+            "prior 0.1": ("--policy-options", "prior_weight=0.1"),
+        },
+        observes={"odometry": True},
+        episodes=24_000,
+    ),
+    "filtered-bc, odometry": Method(
+        (*_COMMON, *_ODOMETRY),
+        {"greedy": (), "sampled": ("--policy-options", "decoding=sample")},
+        observes={"odometry": True},
+        episodes=24_000,
     ),
 }
 

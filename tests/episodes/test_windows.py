@@ -85,6 +85,7 @@ def test_against_the_definition(
         for i, m in enumerate(spec.bootstrap_steps):
             assert int(batch.bootstrap_steps[b, i]) == min(m, steps - t)
             assert bool(batch.bootstrap_terminated[b, i]) == (episode.terminated and t + m >= steps)
+            assert bool(batch.achieved[b, i]) == (episode.success is True and t + m >= steps)
         expected = slow_return(episode, t, discount, min_return)
         assert float(batch.returns_to_go[b]) == pytest.approx(expected, rel=1e-5, abs=1e-5)
         assert view.instructions[int(batch.instruction_ids[b])] == episode.instruction

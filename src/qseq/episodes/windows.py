@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 
 import numpy as np
@@ -59,7 +59,7 @@ class WindowBatch:
             if f.name != "frames"
         }
         frames = {name: value.to(device, non_blocking=non_blocking) for name, value in self.frames.items()}
-        return WindowBatch(frames=frames, **moved)
+        return replace(self, frames=frames, **moved)
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -16,6 +16,8 @@ from qseq.networks.vision import FiLM, MaxViT, TokenLearner, VisionConfig, Visio
 
 _SIZE_OF_PLACES = 0.5
 """Half the size of what a tower sees there: both can be looked for."""
+_SHARPNESS = 5.0
+"""Each token begins by looking at a few places of its own; see `TokenLearner`."""
 
 
 class CameraEncoder(nn.Module):
@@ -59,6 +61,7 @@ class CameraEncoder(nn.Module):
                 ff_mult=config.token_learner_ff_mult,
                 num_layers=config.token_learner_layers,
                 condition_dim=dim if conditional else None,
+                initial_sharpness=_SHARPNESS if config.learn_places else 1.0,
             )
         self.project = nn.Linear(self._tower.out_dim, dim)
         self.mix: nn.Sequential | None = None

@@ -12,6 +12,7 @@ from qseq.episodes import WindowBatch, Windows
 from qseq.errors import RequestError
 from qseq.networks.vision import random_crop, random_shift
 from qseq.observations import is_image
+from qseq.policies.endings import EndingsFirst
 
 
 class AugmentedWindows(ABC):
@@ -27,7 +28,7 @@ class AugmentedWindows(ABC):
     option: str
     """The setting that asked for it."""
 
-    def __init__(self, windows: Windows, *, pixels: int, seed: int) -> None:
+    def __init__(self, windows: Windows | EndingsFirst, *, pixels: int, seed: int) -> None:
         self.windows = windows
         self.pixels = pixels
         self.seed = seed

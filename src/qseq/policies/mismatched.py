@@ -12,6 +12,7 @@ import torch
 
 from qseq.episodes import EpisodeView, WindowBatch
 from qseq.errors import RequestError
+from qseq.policies.endings import EndingBatch
 from qseq.training import BatchSource
 
 
@@ -51,6 +52,8 @@ class MismatchedWindows:
     def batch_at(self, index: int) -> WindowBatch:
         """The index-th batch of the endless stream."""
         batch: WindowBatch = self.windows.batch_at(index)
+        if isinstance(batch, EndingBatch):  # which are shown with other instructions anyway
+            return batch
         # Spread by a large odd number, so that runs of neighbouring seeds do not see each other's changes.
         generator = torch.Generator().manual_seed((self.seed * 0xD1B54A32D192ED03 + index) % 2**63)
         drawn_B = torch.rand(len(batch), generator=generator) < self.share

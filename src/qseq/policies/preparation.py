@@ -19,6 +19,7 @@ from qseq.networks.observation import FieldLayout
 from qseq.observations import is_image
 from qseq.policies.augmentation import CroppedWindows, ShiftedWindows
 from qseq.policies.data import DataConfig, open_view, with_success_share
+from qseq.policies.endings import EndingsFirst
 from qseq.policies.token_policy_spec import TokenPolicySpec
 from qseq.training import BatchSource, TrainingConfig
 
@@ -79,8 +80,11 @@ def prepare(
     batch_size: int,
     seed: int,
     extra: dict[str, Any],
+    endings_first: int = 0,
 ) -> PreparedData:
     """Cut windows and lay out the network. `extra` is what the family stores with its policy.
+
+    The first `endings_first` batches are of the last steps of successes, see `EndingsFirst`.
 
     Raises:
         RequestError: a field named in `data.fields` is not in the data; shifts or crops that the cameras do not allow;
@@ -113,7 +117,7 @@ def prepare(
         fields=chosen,
         past_actions=past,
     )
-    windows = _augmented(plain, data, seed)
+    windows = _augmented(EndingsFirst(plain, view, batches=endings_first, seed=seed), data, seed)
     policy_spec = TokenPolicySpec(
         network=network,
         fields=shapes,
@@ -151,7 +155,7 @@ def needs_instruction(view: EpisodeView, network: NetworkConfig) -> bool:
     return network.text.encoder != "none" and len(told) > 1 and never_without
 
 
-def _augmented(windows: Windows, data: DataConfig, seed: int) -> BatchSource:
+def _augmented(windows: EndingsFirst, data: DataConfig, seed: int) -> BatchSource:
     if data.random_crop and data.random_shift:
         raise ConfigError(
             f"data.random_crop, data.random_shift: found {data.random_crop} and {data.random_shift}, expected one of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,11 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
             f"objective.bootstrap_steps: found {list(objective.bootstrap_steps)}, expected [{config.actions.chunk}], "
             "the length of actions.chunk: a chunk is one decision, and the next decision comes after it"
         )
+    if objective.matching_steps and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Replicated training waits for the gradient of every weight, and these steps have those of one head only.
+        raise ConfigError(
+            f"objective.matching_steps: found {objective.matching_steps}, expected 0 in training on several processes"
+        )
     check_value_range(objective, view, "widen the range, or set objective.value=unbounded")
     prepared = prepare(
         view,
@@ -55,6 +61,7 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
             "matching": objective.matching_weight > 0,
             "decoding": to_dict(config.decoding),
         },
+        endings_first=objective.matching_steps * config.training.grad_accum_every,
     )
     windows = prepared.windows
     if objective.mismatched_share:

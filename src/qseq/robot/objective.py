@@ -18,6 +18,7 @@ from qseq.episodes import WindowBatch, WindowSpec
 from qseq.networks.head import HeadConfig
 from qseq.networks.likelihood import among_existing, negative_log_likelihood
 from qseq.networks.text import Instruction
+from qseq.policies.endings import EndingBatch
 from qseq.policies.windows import decision_steps, decision_tokens_of, frames_of, observation_after, observation_at
 from qseq.robot.objective_config import QObjectiveConfig
 from qseq.robot.token_order import TokenSequence, make_token_order
@@ -72,10 +73,11 @@ class QObjective:
 
     `loss = 1/2 TD + conservative_weight * 1/2 regulariser`, both means over batch and tokens (Q-Transformer, Chebotar
     et al. 2023, sections 4.1 to 4.3), the loss of the state's value with bootstrap="expectile", that of the prior
-    with `prior_weight`, and that of matching with `matching_weight`. The regulariser measures the distance to the floor as the temporal difference is measured. The
-    online network encodes the observation at t once. With bootstrap="expectile" only the cameras and the small state
-    values of the target network run, at t + n; with "max" it encodes the observations at t + n and at t, and its
-    cameras see each distinct frame of the window once.
+    with `prior_weight`, and that of matching with `matching_weight`, which is the only one on an `EndingBatch`. The
+    regulariser measures the distance to the floor as the temporal difference is measured. The online network encodes
+    the observation at t once. With bootstrap="expectile" only the cameras and the small state values of the target
+    network run, at t + n; with "max" it encodes the observations at t + n and at t, and its cameras see each distinct
+    frame of the window once.
 
     With `double_q` the online network scores the observation at t + n too, without a gradient but with its dropout:
     what is drawn there decides which bin the target network is asked about, and cannot make it answer more.
@@ -107,6 +109,8 @@ class QObjective:
 
     def counts(self, batch: WindowBatch) -> dict[str, Tensor]:
         """Tokens inside the episode; the state's value is a mean over windows."""
+        if isinstance(batch, EndingBatch):
+            return {"matching": self._rows_to_match(batch)[1].sum()}
         sequence = self.order.lay_out(*decision_tokens_of(batch, self.tokenizer))
         counts = dict.fromkeys(("temporal_difference", "value_taken", "target"), sequence.weights_BT.sum())
         if self.config.prior_weight:
@@ -123,6 +127,10 @@ class QObjective:
         """See the class. Raises ValueError without a target network."""
         if target is None:
             raise ValueError("Q-learning needs a target network")
+        if isinstance(batch, EndingBatch):
+            matching = self._matching(cast(TokenQFunction, online), batch)
+            total = self.config.matching_weight * matching
+            return Losses(total=total, terms={"matching": matching.detach()}, parts={"matching": total})
         sequence = self.order.lay_out(*decision_tokens_of(batch, self.tokenizer))
         tokens_BA, token_weights_BA = sequence.tokens_BT, sequence.weights_BT
         network = cast(TokenQFunction, online)
@@ -286,12 +294,15 @@ class QObjective:
         return weighted_mean(likelihood_BA * better_B[:, None], sequence.weights_BT)
 
     def _rows_to_match(self, batch: WindowBatch) -> tuple[Tensor, Tensor]:
-        """Rows whose windows reach the end of a success, no more than a quarter of the batch, and a weight for each.
+        """Rows whose windows reach the end of a success, and a weight for each.
+
+        No more than an eighth of a batch of all steps: a little work that keeps what was learnt.
 
         Without any, one row of weight 0: data-parallel training waits for every gradient.
         """
         achieved_B = batch.achieved[:, -1]
-        rows_E = achieved_B.nonzero()[: max(1, len(batch) // 4), 0]
+        most = len(batch) if isinstance(batch, EndingBatch) else max(1, len(batch) // 8)
+        rows_E = achieved_B.nonzero()[:most, 0]
         if len(rows_E) == 0:
             rows_E = achieved_B.new_zeros(1, dtype=torch.long)
         return rows_E, achieved_B[rows_E].float()

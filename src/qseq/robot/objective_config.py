@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from qseq.configuration import Fraction, NonNegativeFloat, PositiveInt
+from qseq.configuration import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 from qseq.errors import ConfigError
 
 
@@ -61,8 +61,10 @@ class QObjectiveConfig:
     matching_weight: NonNegativeFloat = 0.0
     """Weight of a head that says whether a state is where an instruction leads: trained on the last states of
     successful episodes, half of them with the instruction of another episode (the reward classifier of LOReL, Nair et
-    al. 2021, section 4.1). What words mean is learnt there in hundreds of steps, and the values find it ready. For data
-    in which instructions decide what a success is."""
+    al. 2021, section 4.1). For data in which instructions decide what a success is."""
+    matching_steps: NonNegativeInt = 0
+    """Optimiser steps of the start that train this head alone. What words mean is learnt there in hundreds of steps,
+    because what was achieved stands right before the robot; values, which find it ready, take many thousands."""
     mismatched_share: Fraction = 0.0
     """Of the samples of successful episodes, how many are shown with the instruction of another episode and without the
     reward at the end (LOReL, Nair et al. 2021, section 4.1): for data in which instructions decide what a success
@@ -84,6 +86,10 @@ class QObjectiveConfig:
                     f'objective.{name}: found {getattr(self, name)}, expected it with objective.bootstrap="max" only: '
                     f'"{self.bootstrap}" takes no maximum over bins'
                 )
+        if self.matching_steps and not self.matching_weight:
+            raise ConfigError(
+                f"objective.matching_steps: found {self.matching_steps}, expected 0 with objective.matching_weight=0"
+            )
         if self.prior_weight and self.bootstrap != "expectile":
             raise ConfigError(
                 f'objective.prior_weight: found {self.prior_weight}, expected 0 with objective.bootstrap="max", which '

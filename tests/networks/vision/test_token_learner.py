@@ -91,3 +91,15 @@ def test_an_instruction_names_what_tokens_look_at() -> None:
         assert weights_P[row * WIDTH + column] > 0.99
     uniform_P = learner.weights(x_BDhw)[0, 0]
     torch.testing.assert_close(uniform_P, torch.full_like(uniform_P, 1 / len(uniform_P)))
+
+
+def test_sharp_tokens_begin_with_few_positions_of_their_own() -> None:
+    x_BDhw = torch.randn(1, 64, 7, 7, generator=torch.Generator().manual_seed(0))
+    effective = {}
+    for sharpness in (1.0, 5.0):
+        torch.manual_seed(0)
+        learner = TokenLearner(64, num_output_tokens=16, num_layers=1, initial_sharpness=sharpness)
+        weights_SP = learner.weights(x_BDhw)[0].detach()
+        effective[sharpness] = float((-(weights_SP * weights_SP.log()).sum(1)).exp().mean())
+    assert effective[1.0] > 35  # of 49
+    assert effective[5.0] < 15

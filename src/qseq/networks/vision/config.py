@@ -75,8 +75,9 @@ class VisionConfig:
     """Let the fields of numbers of the same frame, such as odometry, condition the tower together with the instruction:
     what lies to the left of where the robot started lies elsewhere in the picture once it has turned."""
     learn_places: bool = False
-    """Add a learnt vector to each position of the tower's map, so that a token can look at any of them from the start.
-    Without, towers know rows and columns as numbers, by which a token's first look can only lean to a side."""
+    """Add a learnt vector to each position of the tower's map, and let every token begin by looking at a few positions
+    of its own. Without, towers know rows and columns as numbers, by which a look can only lean to a side, and tokens
+    begin as means of the whole map."""
     tokens: NonNegativeInt = 8
     """Tokens of a frame, made by TokenLearner. With 0 every position of the tower's map is a token: more work, and
     nothing is left out."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 _KEY_DIM = 32
@@ -29,6 +30,8 @@ class TokenLearner(nn.Module):
         ff_mult: hidden width of the weighting network, in units of `dim`.
         num_layers: its linear layers.
         condition_dim: C; None for tokens that read no instruction.
+        initial_sharpness: how much larger than usual the weighting network's last layer begins. With 1 a token begins
+            as the mean of nearly all positions, of which each has little to say; with 5 it begins with some of its own.
 
     Raises:
         ValueError: fewer than one token or layer.
@@ -42,6 +45,7 @@ class TokenLearner(nn.Module):
         ff_mult: int = 2,
         num_layers: int = 2,
         condition_dim: int | None = None,
+        initial_sharpness: float = 1.0,
     ) -> None:
         super().__init__()
         if num_output_tokens < 1 or num_layers < 1:
@@ -56,7 +60,10 @@ class TokenLearner(nn.Module):
             layers += [nn.Linear(width, ff_mult * dim), nn.GELU()]
             width = ff_mult * dim
         # Without a bias: the softmax would cancel it.
-        self.to_logits = nn.Sequential(*layers, nn.Linear(width, num_output_tokens, bias=False))
+        last = nn.Linear(width, num_output_tokens, bias=False)
+        with torch.no_grad():
+            last.weight *= initial_sharpness
+        self.to_logits = nn.Sequential(*layers, last)
         self.to_queries: nn.Linear | None = None
         if condition_dim is not None:
             self.to_queries = nn.Linear(condition_dim, num_output_tokens * _KEY_DIM, bias=False)

@@ -1,0 +1,52 @@
+"""Batches of the last steps of successful episodes, before those of all steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qseq.episodes import EpisodeView, WindowBatch, Windows
+from qseq.errors import RequestError
+
+
+@dataclass(frozen=True)
+class EndingBatch(WindowBatch):
+    """Windows at the last steps of successful episodes: what they led to is to be looked at, and nothing else."""
+
+
+class EndingsFirst:
+    """The first so many batches are `EndingBatch`es, all others those of `windows`.
+
+    Which episodes are drawn is a pure function of the seed and the batch's index, so a resumed run sees the same ones.
+
+    Args:
+        windows: of the view.
+        view: the episodes.
+        batches: how many.
+        seed: of what is drawn.
+
+    Raises:
+        RequestError: no episode is a success.
+    """
+
+    def __init__(self, windows: Windows, view: EpisodeView, *, batches: int, seed: int) -> None:
+        self.windows = windows
+        self.fields = windows.fields
+        self.batches = batches
+        self.seed = seed
+        self._successes = np.flatnonzero(view.success == 1)
+        self._last_steps = view.lengths - 1
+        if batches and not len(self._successes):
+            raise RequestError(
+                f"objective.matching_steps: found {batches} batches, expected 0: none of the {view.num_episodes} "
+                "episodes is a success"
+            )
+
+    def batch_at(self, index: int) -> WindowBatch:
+        """The index-th batch of the endless stream."""
+        if index >= self.batches:
+            return self.windows.batch_at(index)
+        random = np.random.default_rng((self.seed, index))
+        episodes = self._successes[random.integers(len(self._successes), size=self.windows.batch_size)]
+        return EndingBatch(**vars(self.windows.windows_at(episodes, self._last_steps[episodes])))
