@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from qseq import Episode
-from qseq.actions import make_tokenizer
 from qseq.configuration import from_dict
 from qseq.episodes import EpisodeView, Windows, WindowSpec
 from qseq.errors import ConfigError
 from qseq.networks.text import Instruction
-from qseq.robot import QObjective, QObjectiveConfig
+from qseq.robot import QObjectiveConfig
 from qseq.robot.algorithm import make_trainer
 from qseq.robot.config import QTransformerConfig
+from qseq.robot.matching import matching_loss, rows_to_match
 from qseq.training.trainer import TrainerState
 from tests.robot.bandit import DISCRETE_SPACE, write_view
 
 TEXTS = ("left", "right", "back", "ahead")
 SPEC = WindowSpec(bootstrap_steps=(1,))
+INSTRUCTIONS = torch.zeros(len(TEXTS), 1, dtype=torch.long)
 
 
 def episodes(count: int, *, succeed: bool = True) -> list[Episode]:
@@ -52,17 +54,12 @@ class Knows(nn.Module):
     def embed_instructions(self, inputs: Tensor, rows_B: Tensor) -> Instruction:
         return Instruction(rows_B[:, None].float())
 
-    def encode(self, observation: dict[str, Tensor], instruction: Instruction) -> Tensor:
+    def encode(self, observation: Mapping[str, Tensor], instruction: Instruction) -> Tensor:
         return torch.cat((observation["state"][:, -1:], instruction.summary_BD[:, None]), dim=2)
 
     def match_logits(self, context_BSD: Tensor) -> Tensor:
         matches_B = context_BSD[:, 0, 0] == context_BSD[:, 0, 1]
         return torch.where(matches_B, self.sure, -self.sure)
-
-
-def objective_of(view: EpisodeView) -> QObjective:
-    config = QObjectiveConfig(bootstrap_steps=(1,), matching_weight=1.0)
-    return QObjective(make_tokenizer(DISCRETE_SPACE, num_bins=3), SPEC, config, torch.zeros(4, 1, dtype=torch.long))
 
 
 def windows_of(view: EpisodeView) -> Windows:
@@ -72,14 +69,14 @@ def windows_of(view: EpisodeView) -> Windows:
 def test_it_learns_from_the_last_states_of_successes_an_eighth_of_the_batch_at_most(tmp_path: Path) -> None:
     view = write_view(tmp_path / "store", episodes(4) + episodes(4, succeed=False), DISCRETE_SPACE)
     batch = windows_of(view).batch_at(0)
-    rows_E, weights_E = objective_of(view)._rows_to_match(batch)
+    rows_E, weights_E = rows_to_match(batch)
     assert len(rows_E) == 8 - max(0, 8 - int(batch.achieved.sum()))
     assert (weights_E == 1).all()
     assert (batch.steps[rows_E] == 1).all()
     assert (batch.episodes[rows_E] < 4).all()
     # A whole batch of last steps of successes: no more than an eighth.
     all_last = windows_of(view).windows_at(np.arange(64) % 4, np.ones(64, np.int64))
-    assert len(objective_of(view)._rows_to_match(all_last)[0]) == 8
+    assert len(rows_to_match(all_last)[0]) == 8
 
 
 @pytest.mark.parametrize("sure", [4.0, -4.0])
@@ -87,16 +84,15 @@ def test_the_loss_is_of_own_and_other_instructions_alike(tmp_path: Path, sure: f
     view = write_view(tmp_path / "store", episodes(4), DISCRETE_SPACE)
     batch = windows_of(view).windows_at(np.arange(64) % 4, np.ones(64, np.int64))
     torch.manual_seed(0)
-    loss = objective_of(view)._matching(Knows(sure), batch)  # type: ignore[arg-type]
+    loss = matching_loss(Knows(sure), batch, SPEC, INSTRUCTIONS)
     assert loss.item() == pytest.approx(np.log1p(np.exp(-sure)), rel=1e-4)
 
 
 def test_without_a_success_in_the_batch_nothing_is_learnt(tmp_path: Path) -> None:
     view = write_view(tmp_path / "store", episodes(4, succeed=False), DISCRETE_SPACE)
     batch = windows_of(view).batch_at(0)
-    objective = objective_of(view)
-    assert objective._matching(Knows(-4.0), batch).item() == 0.0  # type: ignore[arg-type]
-    assert objective.counts(batch)["matching"].item() == 0.0
+    assert matching_loss(Knows(-4.0), batch, SPEC, INSTRUCTIONS).item() == 0.0
+    assert rows_to_match(batch)[1].sum() == 0
 
 
 def test_a_network_learns_where_instructions_lead(tmp_path: Path) -> None:

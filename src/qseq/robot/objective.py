@@ -20,6 +20,7 @@ from qseq.networks.likelihood import among_existing, negative_log_likelihood
 from qseq.networks.text import Instruction
 from qseq.policies.endings import EndingBatch
 from qseq.policies.windows import decision_steps, decision_tokens_of, frames_of, observation_after, observation_at
+from qseq.robot.matching import matching_loss, rows_to_match
 from qseq.robot.objective_config import QObjectiveConfig
 from qseq.robot.token_order import TokenSequence, make_token_order
 from qseq.training import Losses, Objective, Regenerative
@@ -110,13 +111,13 @@ class QObjective:
     def counts(self, batch: WindowBatch) -> dict[str, Tensor]:
         """Tokens inside the episode; the state's value is a mean over windows."""
         if isinstance(batch, EndingBatch):
-            return {"matching": self._rows_to_match(batch)[1].sum()}
+            return {"matching": rows_to_match(batch)[1].sum()}
         sequence = self.order.lay_out(*decision_tokens_of(batch, self.tokenizer))
         counts = dict.fromkeys(("temporal_difference", "value_taken", "target"), sequence.weights_BT.sum())
         if self.config.prior_weight:
             counts["imitation"] = sequence.weights_BT.sum()
         if self.config.matching_weight:
-            counts["matching"] = self._rows_to_match(batch)[1].sum()
+            counts["matching"] = rows_to_match(batch)[1].sum()
         if self.config.conservative_weight:
             counts["conservative"] = sequence.chosen_by_data_BT.sum()
         if self.config.consistency_weight:
@@ -293,34 +294,9 @@ class QObjective:
         likelihood_BA = negative_log_likelihood(among_existing(logits_BAK, sequence.token_mask), sequence.tokens_BT)
         return weighted_mean(likelihood_BA * better_B[:, None], sequence.weights_BT)
 
-    def _rows_to_match(self, batch: WindowBatch) -> tuple[Tensor, Tensor]:
-        """Rows whose windows reach the end of a success, and a weight for each.
-
-        No more than an eighth of a batch of all steps: a little work that keeps what was learnt.
-
-        Without any, one row of weight 0: data-parallel training waits for every gradient.
-        """
-        achieved_B = batch.achieved[:, -1]
-        most = len(batch) if isinstance(batch, EndingBatch) else max(1, len(batch) // 8)
-        rows_E = achieved_B.nonzero()[:most, 0]
-        if len(rows_E) == 0:
-            rows_E = achieved_B.new_zeros(1, dtype=torch.long)
-        return rows_E, achieved_B[rows_E].float()
-
     def _matching(self, network: TokenQFunction, batch: WindowBatch) -> Tensor:
-        """Cross-entropy of telling whether the last state of a success belongs to the instruction it is shown with."""
-        rows_E, weights_E = self._rows_to_match(batch)
-        own_E = batch.instruction_ids[rows_E]
-        others_E = batch.instruction_ids[torch.randint(len(batch), own_E.shape, device=own_E.device)]
-        told_E = torch.where(torch.rand(own_E.shape, device=own_E.device) < 0.5, own_E, others_E)
-        last = observation_after(batch, self.spec, len(self.spec.bootstrap_steps) - 1)
-        self.instructions = self.instructions.to(own_E.device)
-        instruction = network.embed_instructions(self.instructions, told_E)
-        context_ESD = network.encode({name: frames[rows_E] for name, frames in last.items()}, instruction)
-        loss_E = nn.functional.binary_cross_entropy_with_logits(
-            network.match_logits(context_ESD).float(), (told_E == own_E).float(), reduction="none"
-        )
-        return (loss_E * weights_E).sum() / weights_E.sum().clamp(min=1)
+        self.instructions = self.instructions.to(batch.instruction_ids.device)
+        return matching_loss(network, batch, self.spec, self.instructions)
 
     def _value_after(
         self,
