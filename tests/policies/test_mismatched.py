@@ -62,7 +62,8 @@ def test_only_successes_change_and_lose_what_ended_them(tmp_path: Path) -> None:
                 expected[left[row] - 1] = 0.0
             torch.testing.assert_close(after.rewards[row], expected)
             ends = bool(before.bootstrap_terminated[row, 0])
-            assert bool(after.bootstrap_terminated[row, 0]) == (ends and not changed[row])
+            assert bool(after.bootstrap_terminated[row, 0]) == ends
+            assert bool(after.achieved[row, 0]) == (bool(before.achieved[row, 0]) and not changed[row])
             bound = -torch.inf if changed[row] else before.returns_to_go[row].item()
             assert after.returns_to_go[row].item() == bound
             kinds.add((bool(changed[row]), ends))

@@ -16,6 +16,7 @@ from qseq.configuration import from_dict
 from qseq.episodes import EpisodeView, Windows, WindowSpec
 from qseq.errors import ConfigError
 from qseq.networks.text import Instruction
+from qseq.policies.endings import EndingsFirst
 from qseq.robot import QObjectiveConfig
 from qseq.robot.algorithm import make_trainer
 from qseq.robot.config import QTransformerConfig
@@ -86,6 +87,17 @@ def test_the_loss_is_of_own_and_other_instructions_alike(tmp_path: Path, sure: f
     torch.manual_seed(0)
     loss = matching_loss(Knows(sure), batch, SPEC, INSTRUCTIONS)
     assert loss.item() == pytest.approx(np.log1p(np.exp(-sure)), rel=1e-4)
+
+
+def test_failures_are_matched_with_their_own_instruction_and_do_not_fit(tmp_path: Path) -> None:
+    """Their last states belong to another text, which they are never shown with."""
+    view = write_view(tmp_path / "store", episodes(4) + episodes(4, succeed=False), DISCRETE_SPACE)
+    batch = EndingsFirst(windows_of(view), view, batches=1, seed=0).batch_at(0)
+    assert len(rows_to_match(batch)[0]) == len(batch)
+    torch.manual_seed(0)
+    assert matching_loss(Knows(4.0), batch, SPEC, INSTRUCTIONS).item() == pytest.approx(
+        np.log1p(np.exp(-4.0)), rel=1e-4
+    )
 
 
 def test_without_a_success_in_the_batch_nothing_is_learnt(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Batches of the last steps of successful episodes, before those of all steps."""
+"""Batches of the last steps of episodes, before those of all steps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from qseq.errors import RequestError
 
 @dataclass(frozen=True)
 class EndingBatch(WindowBatch):
-    """Windows at the last steps of successful episodes: what they led to is to be looked at, and nothing else."""
+    """Windows at the last steps of episodes: what these led to is to be looked at, and nothing else."""
 
 
 class EndingsFirst:
     """The first so many batches are `EndingBatch`es, all others those of `windows`.
+
+    Half of an `EndingBatch` are successes; the others are failures, as far as there are any.
 
     Which episodes are drawn is a pure function of the seed and the batch's index, so a resumed run sees the same ones.
 
@@ -35,7 +37,7 @@ class EndingsFirst:
         self.fields = windows.fields
         self.batches = batches
         self.seed = seed
-        self._successes = np.flatnonzero(view.success == 1)
+        self._successes, self._failures = (np.flatnonzero(view.success == outcome) for outcome in (1, 0))
         self._last_steps = view.lengths - 1
         if batches and not len(self._successes):
             raise RequestError(
@@ -48,5 +50,8 @@ class EndingsFirst:
         if index >= self.batches:
             return self.windows.batch_at(index)
         random = np.random.default_rng((self.seed, index))
-        episodes = self._successes[random.integers(len(self._successes), size=self.windows.batch_size)]
+        failures = self.windows.batch_size // 2 if len(self._failures) else 0
+        episodes = random.choice(self._successes, self.windows.batch_size - failures)
+        if failures:
+            episodes = np.concatenate([episodes, random.choice(self._failures, failures)])
         return EndingBatch(**vars(self.windows.windows_at(episodes, self._last_steps[episodes])))

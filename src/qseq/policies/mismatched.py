@@ -1,6 +1,6 @@
 """Successes shown with an instruction that was not theirs, as a source of batches like any other.
 
-Legend: B windows, N action steps, M horizons.
+Legend: B windows, N action steps.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ class MismatchedWindows:
 
     What accomplishes one instruction rarely accomplishes another: pairs of the same pictures that differ in the words
     alone, and in what they are worth, say what the words mean (the negatives of LOReL; Nair et al. 2021, section 4.1).
-    Where the success ended the episode, it would have gone on: it becomes one that was cut off, and what may follow its
-    last state is left to the value of that state, which is right even where the other instruction happens to fit.
+    They end as they did, for nothing. To leave what follows to the value of the last state would be right even where
+    the other instruction happens to fit, but a wrong deed would be worth whatever that value errs by, which is enough
+    to prefer it to searching on.
 
     Windows change at random, as a pure function of the seed and the batch's index, so a resumed run sees the same ones.
 
@@ -66,8 +67,7 @@ class MismatchedWindows:
             batch,
             instruction_ids=torch.where(changed_B, told_B, batch.instruction_ids),
             rewards=batch.rewards.masked_fill(changed_B[:, None] & last_BN, 0.0),
-            bootstrap_terminated=batch.bootstrap_terminated & ~changed_B[:, None],
             achieved=batch.achieved & ~changed_B[:, None],
-            # Nothing is known of it: it bounds no target.
+            # Its return under the other instruction is not known: it bounds no target.
             returns_to_go=batch.returns_to_go.masked_fill(changed_B, -torch.inf),
         )

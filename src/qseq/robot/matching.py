@@ -33,31 +33,35 @@ class Matcher(Protocol):
 def rows_to_match(batch: WindowBatch) -> tuple[Tensor, Tensor]:
     """Rows whose windows reach the end of a success, int64 `[E]`, and a weight for each, `[E]`.
 
-    No more than an eighth of a batch of all steps: a little work that keeps what was learnt. Without any, one row of
+    Of an `EndingBatch` all. No more than an eighth of a batch of all steps: a little work that keeps what was learnt. Without any, one row of
     weight 0: data-parallel training waits for every gradient.
     """
     achieved_B = batch.achieved[:, -1]
-    most = len(batch) if isinstance(batch, EndingBatch) else max(1, len(batch) // 8)
-    rows_E = achieved_B.nonzero()[:most, 0]
+    if isinstance(batch, EndingBatch):
+        return torch.arange(len(batch), device=achieved_B.device), torch.ones_like(achieved_B, dtype=torch.float32)
+    rows_E = achieved_B.nonzero()[: max(1, len(batch) // 8), 0]
     if len(rows_E) == 0:
         rows_E = achieved_B.new_zeros(1, dtype=torch.long)
     return rows_E, achieved_B[rows_E].float()
 
 
 def matching_loss(network: Matcher, batch: WindowBatch, spec: WindowSpec, instructions: Tensor) -> Tensor:
-    """Cross-entropy of telling whether the last state of a success belongs to the instruction it is shown with.
+    """Cross-entropy of telling whether the last state of an episode is a success of the instruction it is shown with.
 
-    Half are shown with their own, half with that of another row, which may be the same. `instructions` is what the
-    network reads of the data set's, row by id.
+    Half of the successes are shown with their own, half with that of another row, which may be the same. Failures are
+    shown with their own: they tell apart what is almost the same. `instructions` is what the network reads of the data
+    set's, row by id.
     """
     rows_E, weights_E = rows_to_match(batch)
     own_E = batch.instruction_ids[rows_E]
     others_E = batch.instruction_ids[torch.randint(len(batch), own_E.shape, device=own_E.device)]
-    told_E = torch.where(torch.rand(own_E.shape, device=own_E.device) < 0.5, own_E, others_E)
+    achieved_E = batch.achieved[rows_E, -1]
+    kept_E = ~achieved_E | (torch.rand(own_E.shape, device=own_E.device) < 0.5)
+    told_E = torch.where(kept_E, own_E, others_E)
     last = observation_after(batch, spec, len(spec.bootstrap_steps) - 1)
     instruction = network.embed_instructions(instructions, told_E)
     context_ESD = network.encode({name: frames[rows_E] for name, frames in last.items()}, instruction)
     loss_E = nn.functional.binary_cross_entropy_with_logits(
-        network.match_logits(context_ESD).float(), (told_E == own_E).float(), reduction="none"
+        network.match_logits(context_ESD).float(), (achieved_E & (told_E == own_E)).float(), reduction="none"
     )
     return (loss_E * weights_E).sum() / weights_E.sum().clamp(min=1)
