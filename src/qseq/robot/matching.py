@@ -33,8 +33,8 @@ class Matcher(Protocol):
 def rows_to_match(batch: WindowBatch) -> tuple[Tensor, Tensor]:
     """Rows whose windows reach the end of a success, int64 `[E]`, and a weight for each, `[E]`.
 
-    Of an `EndingBatch` all. No more than an eighth of a batch of all steps: a little work that keeps what was learnt. Without any, one row of
-    weight 0: data-parallel training waits for every gradient.
+    Of an `EndingBatch` all. Of a batch of all steps no more than an eighth: a little work that keeps what was learnt.
+    Without any, one row of weight 0: data-parallel training waits for every gradient.
     """
     achieved_B = batch.achieved[:, -1]
     if isinstance(batch, EndingBatch):
