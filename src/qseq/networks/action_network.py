@@ -111,6 +111,7 @@ class ActionNetwork(nn.Module):
             conditional=config.text.encoder != "none" or config.vision.condition_on_state,
             tower=tower,
             memory_dropout=config.memory_dropout,
+            gated=config.text.gate_numbers,
         )
         self.encoder = ObservationEncoder(
             encoders,

@@ -33,13 +33,16 @@ class FieldLayout:
 
 
 class VectorEncoder(nn.Module):
-    """A field of numbers -> one token a frame: standardise, clip far outliers, two-layer network."""
+    """A field of numbers -> one token a frame: standardise, clip far outliers, two-layer network.
+
+    With `gated` the instruction, of width `dim`, scales the first layer's features, as in a tower's `GatedLayer`.
+    """
 
     mean: Tensor
     std: Tensor
     tokens = 1
 
-    def __init__(self, layout: FieldLayout, dim: int, *, clip: float = 10.0) -> None:
+    def __init__(self, layout: FieldLayout, dim: int, *, clip: float = 10.0, gated: bool = False) -> None:
         super().__init__()
         self.clip = clip
         mean = torch.zeros(layout.shape) if layout.mean is None else layout.mean
@@ -51,11 +54,18 @@ class VectorEncoder(nn.Module):
         self.network = nn.Sequential(
             nn.Linear(size, 2 * dim), nn.GELU(), nn.LayerNorm(2 * dim), nn.Linear(2 * dim, dim)
         )
+        self.to_scale = nn.Linear(dim, 2 * dim) if gated else None
 
     def forward(self, frames_BF: Tensor, instruction: Instruction) -> Tensor:
-        """`[B, F, *shape]` -> `[B, F, 1, D]`. Numbers mean the same whatever the instruction: it is not looked at."""
+        """`[B, F, *shape]` -> `[B, F, 1, D]`. Unless `gated`, the instruction is not looked at."""
         x = (frames_BF.flatten(2).float() - self.mean) / self.std
-        out: Tensor = self.network(x.clamp(-self.clip, self.clip))
+        first, *rest = self.network
+        hidden = first(x.clamp(-self.clip, self.clip))
+        if self.to_scale is not None:
+            hidden = hidden * (1 + self.to_scale(instruction.summary_BD)[:, None])
+        for layer in rest:
+            hidden = layer(hidden)
+        out: Tensor = hidden
         return out.unsqueeze(2)
 
 
@@ -68,10 +78,12 @@ def make_field_encoder(
     conditional: bool,
     tower: nn.Module | None,
     memory_dropout: float = 0.0,
+    gated: bool = False,
 ) -> nn.Module:
     """A new encoder of one field: `([B, F, *shape], instruction) -> [B, F, encoder.tokens, D]`.
 
-    `conditional` says whether there are instructions; a `tower` is used as it is, in the place of a new one.
+    `conditional` says whether there are instructions; a `tower` is used as it is, in the place of a new one. `gated`
+    is for fields of numbers, see `VectorEncoder`.
 
     Raises:
         RequestError: a camera whose frames the tower cannot take.
@@ -79,7 +91,7 @@ def make_field_encoder(
     if name == PAST_ACTIONS:
         return PastActionEncoder(layout.shape, dim, drop_probability=memory_dropout)
     if not is_image(layout.shape):
-        return VectorEncoder(layout, dim)
+        return VectorEncoder(layout, dim, gated=gated)
     try:
         return CameraEncoder(layout.shape, dim, vision, conditional=conditional, tower=tower)
     except ValueError as error:
@@ -97,6 +109,7 @@ def make_field_encoders(
     conditional: bool = True,
     tower: nn.Module | None = None,
     memory_dropout: float = 0.0,
+    gated: bool = False,
 ) -> dict[str, nn.Module]:
     """A new encoder for each field, see `make_field_encoder`.
 
@@ -110,7 +123,7 @@ def make_field_encoders(
         )
     return {
         name: make_field_encoder(
-            name, layout, dim, vision, conditional=conditional, tower=tower, memory_dropout=memory_dropout
+            name, layout, dim, vision, conditional=conditional, tower=tower, memory_dropout=memory_dropout, gated=gated
         )
         for name, layout in fields.items()
     }

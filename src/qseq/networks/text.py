@@ -42,6 +42,9 @@ class TextConfig:
     norm: bool = False
     """Scale the summary of an instruction to the size of other tokens (layer norm). Without, what tells one instruction
     from another starts at a thirtieth of what tells one picture from another, and is learnt late."""
+    gate_numbers: bool = False
+    """Let the instruction scale what is read from the fields of numbers, feature by feature: how far a robot has come
+    means one thing for "on your left" and another for "behind you"."""
     drop_probability: Fraction = 0.0
     """Share of the training samples whose instruction is replaced by the learnt null instruction, for guidance."""
 
@@ -49,10 +52,10 @@ class TextConfig:
         frozen = self.encoder.startswith(FROZEN) and self.encoder != FROZEN
         if self.encoder not in ("words", "none") and not frozen:
             raise ConfigError(f"network.text.encoder: found '{self.encoder}', expected words, hf:NAME_OR_PATH or none")
-        if self.encoder == "none" and (self.cross_attention or self.film or self.drop_probability):
+        if self.encoder == "none" and (self.cross_attention or self.film or self.gate_numbers or self.drop_probability):
             raise ConfigError(
-                "network.text: found encoder=none with cross_attention, film or drop_probability, expected neither: "
-                "there is no instruction to condition on"
+                "network.text: found encoder=none with cross_attention, film, gate_numbers or drop_probability, "
+                "expected none of them: there is no instruction to condition on"
             )
 
 
