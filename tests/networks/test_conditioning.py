@@ -10,7 +10,7 @@ import torch
 from qseq.errors import ConfigError
 from qseq.networks.action_network import ActionNetwork, NetworkConfig
 from qseq.networks.guidance import GuidedDecoder, guided_context
-from qseq.networks.observation import FieldLayout
+from qseq.networks.observation import FieldLayout, VectorEncoder
 from qseq.networks.text import Instruction, TextConfig
 from qseq.networks.vision import VisionConfig
 
@@ -175,3 +175,15 @@ def test_looking_by_a_state_that_is_not_there_is_refused() -> None:
             num_tokens=1,
             num_bins=2,
         )
+
+
+def test_gated_numbers_mean_different_things_for_different_instructions() -> None:
+    torch.manual_seed(0)
+    frames_BF, instruction = torch.randn(1, 2, 3).expand(2, -1, -1), Instruction(torch.randn(2, 8))
+    layout = FieldLayout(shape=(3,))
+    plain, gated = VectorEncoder(layout, 8), VectorEncoder(layout, 8, gated=True)
+    one, other = plain(frames_BF, instruction)
+    assert torch.equal(one, other)
+    one, other = gated(frames_BF, instruction)
+    assert one.shape == (2, 1, 8)
+    assert (one - other).abs().mean() > 0.02
