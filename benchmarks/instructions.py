@@ -103,7 +103,7 @@ METHODS: Mapping[str, Method] = {
             "objective.matching_weight=1",
             "objective.matching_steps=1000",
             "objective.mismatched_share=0.4",
-            "data.success_share=0.8",
+            "data.success_share=0.5",
         ),
         {
             "prior 0.1, temperature 0.1": ("--policy-options", "prior_weight=0.1", "temperature=0.1"),
