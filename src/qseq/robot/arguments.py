@@ -168,3 +168,15 @@ def read_text_embeds(text_embeds: Tensor, *, batch: int, width: int) -> Tensor:
             f"[{batch}, words, {width}]; text_embed_dim sets the width"
         )
     return embeds.expand(batch, -1, -1)
+
+
+def read_head(given: Mapping[str, int] | None, *, heads: int, dim_head: int) -> dict[str, int]:
+    """`attn_depth`, `attn_heads` and `attn_dim_head` of the decoder over action tokens.
+
+    Raises:
+        ValueError: another name is given.
+    """
+    head = {"attn_depth": 2, "attn_heads": heads, "attn_dim_head": dim_head} | dict(given or {})
+    if len(head) > 3:
+        raise ValueError(f"q_head_attn_kwargs: found {sorted(head)}, expected attn_depth, attn_heads, attn_dim_head")
+    return head

@@ -21,7 +21,7 @@ from qseq.networks.observation import FieldLayout
 from qseq.networks.state_values import FoldedStateValue
 from qseq.networks.text import Instruction, TextConfig
 from qseq.networks.vision import MaxViT, VisionConfig
-from qseq.robot.arguments import CAMERA, VIDEO_FRAMES, read_conditioning, read_vit, with_token_learner
+from qseq.robot.arguments import CAMERA, VIDEO_FRAMES, read_conditioning, read_head, read_vit, with_token_learner
 from qseq.robot.decoding import DecodingConfig, checked_order, choose_tokens
 from qseq.robot.prior import make_prior
 from qseq.robot.reader import State, StateReader
@@ -125,11 +125,7 @@ class QRoboticTransformer(StateReader):
                 raise ValueError("give state_dim or fields, or vit")
             fields = {"state": FieldLayout(shape=(state_dim,))}
         history = history or (1 if vit is None else VIDEO_FRAMES)
-        head = {"attn_depth": 2, "attn_heads": heads, "attn_dim_head": dim_head} | dict(q_head_attn_kwargs or {})
-        if len(head) > 3:
-            raise ValueError(
-                f"q_head_attn_kwargs: found {sorted(head)}, expected attn_depth, attn_heads, attn_dim_head"
-            )
+        head = read_head(q_head_attn_kwargs, heads=heads, dim_head=dim_head)
         values = values or BoundedValue()
         config = NetworkConfig(
             dim=dim,
