@@ -71,7 +71,7 @@ def test_it_learns_from_the_last_states_of_successes_an_eighth_of_the_batch_at_m
     view = write_view(tmp_path / "store", episodes(4) + episodes(4, succeed=False), DISCRETE_SPACE)
     batch = windows_of(view).batch_at(0)
     rows_E, weights_E = rows_to_match(batch)
-    assert len(rows_E) == 8 - max(0, 8 - int(batch.achieved.sum()))
+    assert len(rows_E) == min(8, int(batch.achieved.sum()))
     assert (weights_E == 1).all()
     assert (batch.steps[rows_E] == 1).all()
     assert (batch.episodes[rows_E] < 4).all()

@@ -20,7 +20,7 @@ class MismatchedWindows:
     """Windows of successful episodes, some of which have the instruction of another episode and no reward at the end.
 
     What accomplishes one instruction rarely accomplishes another: pairs of the same pictures that differ in the words
-    alone, and in what they are worth, say what the words mean (the negatives of LOReL; Nair et al. 2021, section 4.1).
+    alone, and in what they are worth, say what the words mean (the negatives of LOReL; Nair et al. 2021).
     They end as they did, for nothing. To leave what follows to the value of the last state would be right even where
     the other instruction happens to fit, but a wrong deed would be worth whatever that value errs by, which is enough
     to prefer it to searching on.

@@ -1,4 +1,4 @@
-"""Learning where instructions lead: the classifier of LOReL (Nair et al. 2021, section 4.1) on a Q-function's trunk.
+"""Learning where instructions lead: the classifier of LOReL (Nair et al. 2021) on a Q-function's trunk.
 
 Legend: B batch, E rows whose windows reach the end of a success, S tokens, D width.
 """

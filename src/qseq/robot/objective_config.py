@@ -61,13 +61,13 @@ class QObjectiveConfig:
     matching_weight: NonNegativeFloat = 0.0
     """Weight of a head that says whether a state is where an instruction leads: trained on the last states of
     successful episodes, half of them with the instruction of another episode, and of failures (the reward classifier of
-    LOReL, Nair et al. 2021, section 4.1). For data in which instructions decide what a success is."""
+    LOReL, Nair et al. 2021). For data in which instructions decide what a success is."""
     matching_steps: NonNegativeInt = 0
     """Optimiser steps of the start that train this head alone. What words mean is learnt there in hundreds of steps,
     because what was achieved stands right before the robot; values, which find it ready, take many thousands."""
     mismatched_share: Fraction = 0.0
     """Of the samples of successful episodes, how many are shown with the instruction of another episode and without the
-    reward at the end (LOReL, Nair et al. 2021, section 4.1): for data in which instructions decide what a success
+    reward at the end (LOReL, Nair et al. 2021): for data in which instructions decide what a success
     is. Values otherwise learn what words mean from how episodes ended alone."""
 
     double_q: bool = False
