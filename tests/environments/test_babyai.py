@@ -116,7 +116,7 @@ def test_picture_is_what_minigrid_shows() -> None:
 
 @pytest.mark.parametrize("task", ["GoToLocal", "PickupLoc"])
 def test_episode_depends_on_the_seeds_only(task: str) -> None:
-    kwargs = {"wrong_object": 0.5, "random_probability": 0.4, "random_steps": 2, "linger": [0, 4], "abandon": [5, 30]}
+    kwargs = {"wrong_object": 0.5, "misheard": 0.5, "random_probability": 0.4, "random_steps": 2, "linger": [0, 4], "abandon": [5, 30]}
     fresh, used = make(task), make(task)
     for seed in range(4):
         used.reset(seed=seed + 100)
@@ -180,6 +180,37 @@ def test_wrong_object_is_reached_and_is_no_success(task: str) -> None:
     # The others come by the right object on their way.
     assert outcomes.count((True, False)) >= 26
     assert outcomes.count((False, False)) == 0
+
+
+def words_that_do_not_fit(env: DictObservation, seed: int, **kwargs: Any) -> list[str]:
+    """Those of the mission that the thing the bot is sent to is not."""
+    observation, info = env.reset(seed=seed)
+    level = level_of(env)
+    where = {word: list(placed(level, word)) for word in ("left", "right", "front", "behind")}
+    policy = corrupted_bot(env, np.random.default_rng([3, seed]), wrong_object=1.0, **kwargs)
+    policy.reset(observation, info)
+    meant, (thing,) = level.instrs.desc, policy._believed.desc.obj_set
+    wrong = [word for word in ("type", "color") if getattr(meant, word) not in (None, getattr(thing, word))]
+    return wrong + ["loc"] * (meant.loc is not None and not any(thing is one for one in where[meant.loc]))
+
+
+def placed(level: Any, loc: str) -> Any:
+    from minigrid.envs.babyai.core.verifier import ObjDesc
+
+    return ObjDesc(None, None, loc).find_matching_objs(level)[0]  # type: ignore[arg-type]
+
+
+def test_misheard_missions_differ_in_one_word() -> None:
+    env = make("PickupLoc")
+    misheard = [words_that_do_not_fit(env, seed, misheard=1.0) for seed in range(60)]
+    plain = [words_that_do_not_fit(env, seed) for seed in range(60)]
+    assert all(misheard)
+    assert all(plain)
+    # Where the room holds no such thing, any other is taken.
+    assert np.mean([len(words) == 1 for words in misheard]) > 0.9 > np.mean([len(words) == 1 for words in plain])
+    for word in ("type", "color", "loc"):
+        assert sum([word] == words for words in misheard) >= 5
+    assert sum(["loc"] == words for words in plain) <= 3
 
 
 def test_loitering_and_abandoning() -> None:
@@ -291,6 +322,7 @@ def test_wrong_environment_arguments(kwargs: dict[str, Any], words: str) -> None
     ("kwargs", "words"),
     [
         ({"wrong_object": 1.5}, r"wrong_object=1\.5"),
+        ({"misheard": -1}, "misheard=-1"),
         ({"wrong_object": "often"}, "wrong_object='often'"),
         ({"random_probability": -0.1}, "random_probability"),
         ({"random_steps": 0}, "random_steps"),

@@ -20,7 +20,7 @@ from qseq.policies.endings import EndingsFirst
 from qseq.robot import QObjectiveConfig
 from qseq.robot.algorithm import make_trainer
 from qseq.robot.config import QTransformerConfig
-from qseq.robot.matching import matching_loss, rows_to_match
+from qseq.robot.matching import draw_alike, matching_loss, rows_to_match
 from qseq.training.trainer import TrainerState
 from tests.robot.bandit import DISCRETE_SPACE, write_view
 
@@ -87,6 +87,26 @@ def test_the_loss_is_of_own_and_other_instructions_alike(tmp_path: Path, sure: f
     torch.manual_seed(0)
     loss = matching_loss(Knows(sure), batch, SPEC, INSTRUCTIONS)
     assert loss.item() == pytest.approx(np.log1p(np.exp(-sure)), rel=1e-4)
+
+
+def test_others_that_are_alike_are_those_that_share_the_most_words() -> None:
+    # Row 0 is [5, 6, 7]; by shared words come [5, 6, 9], [5, 8, 9], [5, 0, 0] and last what shares none.
+    words = torch.tensor([[5, 6, 7], [5, 6, 9], [5, 8, 9], [5, 0, 0], [1, 2, 3], [1, 2, 0]])
+    vectors = torch.nn.functional.one_hot(words, 10).float()
+    vectors[words == 0] = 0.0
+    own = torch.zeros(200, dtype=torch.long)
+    torch.manual_seed(0)
+    for instructions in (words, vectors):
+        for among, expected in ((1, {1}), (2, {1, 3}), (3, {1, 2, 3}), (9, {1, 2, 3, 4, 5, 0})):
+            found = draw_alike(instructions, own, torch.arange(6), among=among)
+            assert set(found.tolist()) == expected, (instructions.dtype, among)
+
+
+def test_own_instruction_is_never_the_one_that_is_alike() -> None:
+    words = torch.tensor([[5, 6, 7], [5, 6, 9], [1, 2, 3]])
+    batch = torch.tensor([0, 0, 0, 1, 2])
+    torch.manual_seed(0)
+    assert set(draw_alike(words, torch.zeros(50, dtype=torch.long), batch, among=2).tolist()) == {1, 2}
 
 
 def test_failures_are_matched_with_their_own_instruction_and_do_not_fit(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ from qseq.errors import RequestError
 PARTS = ("instr_a", "instr_b")
 DESCRIPTIONS = ("desc", "desc_move", "desc_fixed")
 
+Other = tuple[Any, tuple[int, int]]
+"""An object and its cell."""
+
 bot_errors: Counter[str] = Counter()
 """How many episodes of this process lost their bot to which error (the exception's name)."""
 
@@ -33,7 +36,9 @@ class CorruptedBot:
     With probability `wrong_object` an episode is of the wrong kind: the bot has a mission of the same form about other
     objects of the same room (another one to go to or to pick up; of "put A next to B" either another A or another B;
     of a mission in several parts one part is wrong). It follows the true mission where the room holds no other object.
-    On the way it may still accomplish the true mission by accident, which ends the episode as a success.
+    On the way it may still accomplish the true mission by accident, which ends the episode as a success. With
+    probability `misheard` the wrong object is one that the description would mean but for one word (the colour, the
+    kind or the place), where the room holds such an object; otherwise any other.
 
     Once the bot believes its mission accomplished and the episode goes on, it loiters for `linger` random actions and
     then abandons the episode (truncated). Loitering shows what comes after the wrong object; without it nothing
@@ -48,6 +53,7 @@ class CorruptedBot:
         env: the environment, a `BabyAI` below any wrappers.
         rng: source of all randomness.
         wrong_object: probability of an episode of the wrong kind.
+        misheard: probability, in such an episode, of an object that differs in one word.
         random_probability: share of the steps whose action is drawn uniformly from the action space instead.
         random_steps: a random action is held for so many steps (a fumble), then the bot goes on from there.
         linger: (low, high): number of random actions after the bot's own end, uniformly drawn; none by default.
@@ -68,12 +74,14 @@ class CorruptedBot:
         rng: np.random.Generator,
         *,
         wrong_object: float = 0.0,
+        misheard: float = 0.0,
         random_probability: float = 0.0,
         random_steps: int = 1,
         linger: Sequence[int] = (0, 0),
         abandon: Sequence[int] | None = None,
     ) -> None:
         check_probability("corrupted_bot", "wrong_object", wrong_object)
+        check_probability("corrupted_bot", "misheard", misheard)
         world = env.unwrapped
         if not isinstance(world, BabyAI):
             raise RequestError(
@@ -90,6 +98,7 @@ class CorruptedBot:
             who="corrupted_bot",
         )
         self._means_wrong = bool(rng.uniform() < wrong_object)
+        self._misheard = misheard
         self._linger_left = _drawn("linger", linger, rng, least=0)
         self._last_step = None if abandon is None else _drawn("abandon", abandon, rng, least=1)
         self._steps = 0
@@ -105,7 +114,7 @@ class CorruptedBot:
         """Read the mission, and get it wrong if this episode is to."""
         level = self._world.level
         if self._means_wrong:
-            self._believed = _wrong_mission(level, level.instrs, self._rng)
+            self._believed = _wrong_mission(level, level.instrs, self._rng, self._misheard)
         if self._believed is not None:
             self.wrong = True
             # It may begin right before the wrong object.
@@ -179,19 +188,22 @@ def _make_bot(level: Any, mission: Any) -> Any:
         level.instrs = true
 
 
-def _wrong_mission(level: Any, mission: Any, rng: np.random.Generator) -> Any:
+def _wrong_mission(level: Any, mission: Any, rng: np.random.Generator, misheard: float) -> Any:
     """The mission with one of its objects exchanged for another of the agent's room; None where there is no other.
 
-    The level must just have been reset: verifiers keep notes, and these are copied.
+    The level must just have been reset: verifiers keep notes, which are copied, and places are as seen from the start.
     """
     wrong = _copied(mission)
     for name in rng.permutation(_present(mission, PARTS)).tolist():
-        part = _wrong_mission(level, getattr(mission, name), rng)
+        part = _wrong_mission(level, getattr(mission, name), rng, misheard)
         if part is not None:
             setattr(wrong, name, part)
             return wrong
     for name in rng.permutation(_present(mission, DESCRIPTIONS)).tolist():
-        others = _other_objects(level, mission, getattr(mission, name))
+        description = getattr(mission, name)
+        others = _other_objects(level, mission, description)
+        if misheard and rng.uniform() < misheard:
+            others = _but_for_a_word(level, description, others, rng) or others
         if others:
             setattr(wrong, name, _description_of(*others[int(rng.integers(len(others)))]))
             return wrong
@@ -206,7 +218,7 @@ def _copied(mission: Any) -> Any:
     return duplicate
 
 
-def _other_objects(level: Any, mission: Any, description: Any) -> list[tuple[Any, tuple[int, int]]]:
+def _other_objects(level: Any, mission: Any, description: Any) -> list[Other]:
     """(object, cell) of what is in the agent's room, could take the described object's place and is not meant."""
     meant = [thing for name in _present(mission, DESCRIPTIONS) for thing in getattr(mission, name).obj_set]
     is_door = description.obj_set[0].type == "door"
@@ -219,6 +231,18 @@ def _other_objects(level: Any, mission: Any, description: Any) -> list[tuple[Any
         if fits and not any(thing is one for one in meant):
             others.append((thing, cell))
     return others
+
+
+def _but_for_a_word(level: Any, description: Any, others: list[Other], rng: np.random.Generator) -> list[Other]:
+    """Those of `others` that the description would mean without one of its words, a random one for which there are."""
+    for word in rng.permutation(["type", "color", "loc"]).tolist():
+        without = copy.copy(description)
+        setattr(without, word, None)
+        things, _ = without.find_matching_objs(level)
+        near = [(thing, cell) for thing, cell in others if any(thing is one for one in things)]
+        if near:
+            return near
+    return []
 
 
 def _description_of(thing: Any, cell: tuple[int, int]) -> Any:

@@ -29,7 +29,9 @@ _PICKUP: Kwargs = {"wrong_object": 0.74, "random_probability": 0.3, "random_step
 _ERRORS: dict[str, Kwargs] = {"GoToLocal": {**_PICKUP, "wrong_object": 0.82}}
 _SLOPPY: Kwargs = {"random_probability": 0.5, "random_steps": 3}
 
-RECIPES = ("corrupted", "sloppy-success")
+_MISHEARD = 0.7
+
+RECIPES = ("corrupted", "misheard", "sloppy-success")
 
 
 def babyai_recipe(name: str, task: str = "GoToLocal") -> tuple[RecipePart, ...]:
@@ -41,6 +43,8 @@ def babyai_recipe(name: str, task: str = "GoToLocal") -> tuple[RecipePart, ...]:
     errors = _ERRORS.get(task, _PICKUP)
     if name == "corrupted":
         return (_part("corrupted", task, errors),)
+    if name == "misheard":
+        return (_part("misheard", task, {**errors, "misheard": _MISHEARD}),)
     if name == "sloppy-success":
         return (_part("sloppy", task, {**errors, **_SLOPPY}),)
     raise RequestError(f"there is no BabyAI recipe '{name}': expected one of {', '.join(RECIPES)}")

@@ -117,7 +117,8 @@ def prepare(
         fields=chosen,
         past_actions=past,
     )
-    windows = _augmented(EndingsFirst(plain, view, batches=endings_first, seed=seed), data, seed)
+    endings = EndingsFirst(plain, view, batches=endings_first, seed=seed, share=data.endings_share)
+    windows = _augmented(endings, data, seed)
     policy_spec = TokenPolicySpec(
         network=network,
         fields=shapes,

@@ -45,16 +45,21 @@ def rows_to_match(batch: WindowBatch) -> tuple[Tensor, Tensor]:
     return rows_E, achieved_B[rows_E].float()
 
 
-def matching_loss(network: Matcher, batch: WindowBatch, spec: WindowSpec, instructions: Tensor) -> Tensor:
+def matching_loss(
+    network: Matcher, batch: WindowBatch, spec: WindowSpec, instructions: Tensor, *, alike: float = 0.0
+) -> Tensor:
     """Cross-entropy of telling whether the last state of an episode is a success of the instruction it is shown with.
 
-    Half of the successes are shown with their own, half with that of another row, which may be the same. Failures are
-    shown with their own: they tell apart what is almost the same. `instructions` is what the network reads of the data
-    set's, row by id.
+    Half of the successes are shown with their own, half with that of another row, which may be the same; a share of
+    `alike` of these with one of the few most alike. Failures are shown with their own. `instructions` is what the
+    network reads of the data set's, row by id.
     """
     rows_E, weights_E = rows_to_match(batch)
     own_E = batch.instruction_ids[rows_E]
     others_E = batch.instruction_ids[torch.randint(len(batch), own_E.shape, device=own_E.device)]
+    if alike:
+        near_E = draw_alike(instructions, own_E, batch.instruction_ids)
+        others_E = torch.where(torch.rand(own_E.shape, device=own_E.device) < alike, near_E, others_E)
     achieved_E = batch.achieved[rows_E, -1]
     kept_E = ~achieved_E | (torch.rand(own_E.shape, device=own_E.device) < 0.5)
     told_E = torch.where(kept_E, own_E, others_E)
@@ -65,3 +70,22 @@ def matching_loss(network: Matcher, batch: WindowBatch, spec: WindowSpec, instru
         network.match_logits(context_ESD).float(), (achieved_E & (told_E == own_E)).float(), reduction="none"
     )
     return (loss_E * weights_E).sum() / weights_E.sum().clamp(min=1)
+
+
+def draw_alike(instructions: Tensor, own_E: Tensor, others_B: Tensor, *, among: int = 4) -> Tensor:
+    """For each instruction another, int64 `[E]`: one of the few of `others_B` that share most with it.
+
+    Of words, the share that both have of those that either has (Jaccard); of embeddings, the cosine of their means.
+    """
+    own, others = instructions[own_E], instructions[others_B]
+    if instructions.is_floating_point():
+        alike_EB = nn.functional.cosine_similarity(own.mean(1)[:, None], others.mean(1)[None], dim=-1)
+    else:
+        present_EW, present_BW = own != 0, others != 0
+        both_EB = ((own[:, None, :, None] == others[None, :, None, :]).any(-1) & present_EW[:, None]).sum(-1)
+        alike_EB = both_EB / (present_EW.sum(1)[:, None] + present_BW.sum(1) - both_EB)
+    # Among equals any: the random part is smaller than what a word makes.
+    alike_EB = alike_EB + 1e-3 * torch.rand_like(alike_EB)
+    nearest_EA = alike_EB.masked_fill(own_E[:, None] == others_B, -torch.inf).topk(min(among, len(others_B))).indices
+    drawn_E1 = torch.randint(nearest_EA.shape[1], (len(own_E), 1), device=own_E.device)
+    return others_B[nearest_EA.gather(1, drawn_E1)[:, 0]]

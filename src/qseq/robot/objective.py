@@ -296,7 +296,7 @@ class QObjective:
 
     def _matching(self, network: TokenQFunction, batch: WindowBatch) -> Tensor:
         self.instructions = self.instructions.to(batch.instruction_ids.device)
-        return matching_loss(network, batch, self.spec, self.instructions)
+        return matching_loss(network, batch, self.spec, self.instructions, alike=self.config.matching_alike)
 
     def _value_after(
         self,

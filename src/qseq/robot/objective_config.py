@@ -65,6 +65,9 @@ class QObjectiveConfig:
     matching_steps: NonNegativeInt = 0
     """Optimiser steps of the start that train this head alone. What words mean is learnt there in hundreds of steps,
     because what was achieved stands right before the robot; values, which find it ready, take many thousands."""
+    matching_alike: Fraction = 0.0
+    """Of the other instructions shown there, the share that are as like their own as any in the batch, such as those
+    that differ in one word. The words that matter last are learnt from these. Some may fit all the same."""
     mismatched_share: Fraction = 0.0
     """Of the samples of successful episodes, how many are shown with the instruction of another episode and without the
     reward at the end (LOReL, Nair et al. 2021): for data in which instructions decide what a success
