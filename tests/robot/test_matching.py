@@ -63,6 +63,16 @@ class Knows(nn.Module):
         return torch.where(matches_B, self.sure, -self.sure)
 
 
+class Always(Knows):
+    """A logit of 1 where state and text have the same number, else 0."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+
+    def match_logits(self, context_BSD: Tensor) -> Tensor:
+        return (super().match_logits(context_BSD) + 1) / 2
+
+
 def windows_of(view: EpisodeView) -> Windows:
     return Windows(view, SPEC, batch_size=64, seed=0, discount=0.9)
 
@@ -90,23 +100,33 @@ def test_the_loss_is_of_own_and_other_instructions_alike(tmp_path: Path, sure: f
 
 
 def test_others_that_are_alike_are_those_that_share_the_most_words() -> None:
-    # Row 0 is [5, 6, 7]; by shared words come [5, 6, 9], [5, 8, 9], [5, 0, 0] and last what shares none.
+    # With row 0, [5, 6, 7], row 1 shares two words of four, row 3 one of three, row 2 one of five, the others none.
     words = torch.tensor([[5, 6, 7], [5, 6, 9], [5, 8, 9], [5, 0, 0], [1, 2, 3], [1, 2, 0]])
     vectors = torch.nn.functional.one_hot(words, 10).float()
     vectors[words == 0] = 0.0
     own = torch.zeros(200, dtype=torch.long)
     torch.manual_seed(0)
     for instructions in (words, vectors):
-        for among, expected in ((1, {1}), (2, {1, 3}), (3, {1, 2, 3}), (9, {1, 2, 3, 4, 5, 0})):
-            found = draw_alike(instructions, own, torch.arange(6), among=among)
+        for among, expected in ((1, {1}), (2, {1, 3}), (3, {1, 2, 3}), (9, {1, 2, 3, 4, 5})):
+            found = draw_alike(instructions, own, among=among)
             assert set(found.tolist()) == expected, (instructions.dtype, among)
+    assert len(set(draw_alike(words, own, among=6, searched=2).tolist())) <= 2
+    assert draw_alike(words[:1], own).eq(0).all()
 
 
-def test_own_instruction_is_never_the_one_that_is_alike() -> None:
-    words = torch.tensor([[5, 6, 7], [5, 6, 9], [1, 2, 3]])
-    batch = torch.tensor([0, 0, 0, 1, 2])
-    torch.manual_seed(0)
-    assert set(draw_alike(words, torch.zeros(50, dtype=torch.long), batch, among=2).tolist()) == {1, 2}
+def test_alike_instructions_are_shown_in_the_place_of_any_others(tmp_path: Path) -> None:
+    """Rows of one text in the batch: any other of them is its own, but the data have more."""
+    view = write_view(tmp_path / "store", episodes(4), DISCRETE_SPACE)
+    batch = windows_of(view).windows_at(np.zeros(64, np.int64), np.ones(64, np.int64))
+    words = torch.tensor([[1, 2], [1, 3], [1, 4], [1, 5]])
+    wrong: list[float] = []
+    for alike in (0.0, 1.0):
+        torch.manual_seed(0)
+        wrong.append(matching_loss(Always(), batch, SPEC, words, alike=alike).item())
+    # Logits of zero but for the own text, whose are 1: the others cost log 2, the own log(1 + exp(-1)).
+    own, other = float(np.log1p(np.exp(-1))), float(np.log(2))
+    assert wrong[0] == pytest.approx(own, rel=1e-5)
+    assert own + 0.3 * (other - own) < wrong[1] < own + 0.7 * (other - own)
 
 
 def test_failures_are_matched_with_their_own_instruction_and_do_not_fit(tmp_path: Path) -> None:

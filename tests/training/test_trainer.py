@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import platform
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,18 @@ def test_learns_and_leaves_a_whole_run_folder(tmp_path: Path) -> None:
     assert {"loss", "error", "anchor", "grad_norm", "learning_rate", "steps_per_second"} < lines[0].keys()
     assert 0 <= lines[0]["waiting_for_data"] < 1
     assert lines[-1]["error"] < 0.25 * lines[0]["error"]
+
+
+@pytest.mark.parametrize(("capability", "slow"), [("AVX2", True), ("AVX512", False)])
+def test_bf16_on_a_processor_without_it_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capability: str, slow: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        toy_trainer(tmp_path / "run", toy_config(precision="bf16", steps=1)).train()
+    assert any("training.precision=bf16" in str(warning.message) for warning in caught) == slow
 
 
 def test_bf16_computes_in_bf16_and_keeps_float32_weights(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ class EndingBatch(WindowBatch):
 class EndingsFirst:
     """The first so many batches are `EndingBatch`es, all others those of `windows`.
 
-    Half of an `EndingBatch` are successes; the others are failures, as far as there are any. Of the other batches a
-    `share` is exchanged for last steps of successes.
+    The first third of these hold successes only, which is learnt in a fraction of the steps; half of the others are
+    failures, as far as there are any. Of the batches of all steps a `share` is exchanged for last steps of successes.
 
     Which episodes are drawn is a pure function of the seed and the batch's index, so a resumed run sees the same ones.
 
@@ -55,7 +55,8 @@ class EndingsFirst:
         random = np.random.default_rng((self.seed, index))
         if index >= self.batches:
             return self._with_endings(self.windows.batch_at(index), random)
-        failures = self.windows.batch_size // 2 if len(self._failures) else 0
+        # What no two successes have in common is told apart first, and only then what is almost right.
+        failures = self.windows.batch_size // 2 if index >= self.batches // 3 and len(self._failures) else 0
         episodes = random.choice(self._successes, self.windows.batch_size - failures)
         if failures:
             episodes = np.concatenate([episodes, random.choice(self._failures, failures)])

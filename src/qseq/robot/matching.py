@@ -1,6 +1,7 @@
 """Learning where instructions lead: the classifier of LOReL (Nair et al. 2021) on a Q-function's trunk.
 
-Legend: B batch, E rows whose windows reach the end of a success, S tokens, D width.
+Legend: B batch, E rows whose windows reach the end of a success, J instructions that are looked through, S tokens,
+D width.
 """
 
 from __future__ import annotations
@@ -51,14 +52,14 @@ def matching_loss(
     """Cross-entropy of telling whether the last state of an episode is a success of the instruction it is shown with.
 
     Half of the successes are shown with their own, half with that of another row, which may be the same; a share of
-    `alike` of these with one of the few most alike. Failures are shown with their own. `instructions` is what the
-    network reads of the data set's, row by id.
+    `alike` of these with one of the data's that are most alike. Failures are shown with their own. `instructions` is
+    what the network reads of the data set's, row by id.
     """
     rows_E, weights_E = rows_to_match(batch)
     own_E = batch.instruction_ids[rows_E]
     others_E = batch.instruction_ids[torch.randint(len(batch), own_E.shape, device=own_E.device)]
     if alike:
-        near_E = draw_alike(instructions, own_E, batch.instruction_ids)
+        near_E = draw_alike(instructions, own_E)
         others_E = torch.where(torch.rand(own_E.shape, device=own_E.device) < alike, near_E, others_E)
     achieved_E = batch.achieved[rows_E, -1]
     kept_E = ~achieved_E | (torch.rand(own_E.shape, device=own_E.device) < 0.5)
@@ -72,20 +73,23 @@ def matching_loss(
     return (loss_E * weights_E).sum() / weights_E.sum().clamp(min=1)
 
 
-def draw_alike(instructions: Tensor, own_E: Tensor, others_B: Tensor, *, among: int = 4) -> Tensor:
-    """For each instruction another, int64 `[E]`: one of the few of `others_B` that share most with it.
+def draw_alike(instructions: Tensor, own_E: Tensor, *, among: int = 16, searched: int = 1024) -> Tensor:
+    """For each instruction another, int64 `[E]`: one of those that share most with it, of so many random ones.
 
     Of words, the share that both have of those that either has (Jaccard); of embeddings, the cosine of their means.
+    Where there is but one instruction it is its own other.
     """
-    own, others = instructions[own_E], instructions[others_B]
+    searched_J = torch.randperm(len(instructions), device=own_E.device)[:searched]
+    own, others = instructions[own_E], instructions[searched_J]
     if instructions.is_floating_point():
-        alike_EB = nn.functional.cosine_similarity(own.mean(1)[:, None], others.mean(1)[None], dim=-1)
+        alike_EJ = nn.functional.cosine_similarity(own.mean(1)[:, None], others.mean(1)[None], dim=-1)
     else:
-        present_EW, present_BW = own != 0, others != 0
-        both_EB = ((own[:, None, :, None] == others[None, :, None, :]).any(-1) & present_EW[:, None]).sum(-1)
-        alike_EB = both_EB / (present_EW.sum(1)[:, None] + present_BW.sum(1) - both_EB)
+        present_EW, present_JW = own != 0, others != 0
+        both_EJ = ((own[:, None, :, None] == others[None, :, None, :]).any(-1) & present_EW[:, None]).sum(-1)
+        alike_EJ = both_EJ / (present_EW.sum(1)[:, None] + present_JW.sum(1) - both_EJ)
     # Among equals any: the random part is smaller than what a word makes.
-    alike_EB = alike_EB + 1e-3 * torch.rand_like(alike_EB)
-    nearest_EA = alike_EB.masked_fill(own_E[:, None] == others_B, -torch.inf).topk(min(among, len(others_B))).indices
-    drawn_E1 = torch.randint(nearest_EA.shape[1], (len(own_E), 1), device=own_E.device)
-    return others_B[nearest_EA.gather(1, drawn_E1)[:, 0]]
+    alike_EJ = alike_EJ + 1e-3 * torch.rand_like(alike_EJ)
+    most = min(among, max(1, len(searched_J) - 1))
+    nearest_EA = alike_EJ.masked_fill(own_E[:, None] == searched_J, -torch.inf).topk(most).indices
+    drawn_E1 = torch.randint(most, (len(own_E), 1), device=own_E.device)
+    return searched_J[nearest_EA.gather(1, drawn_E1)[:, 0]]

@@ -66,7 +66,7 @@ class QObjectiveConfig:
     """Optimiser steps of the start that train this head alone. What words mean is learnt there in hundreds of steps,
     because what was achieved stands right before the robot; values, which find it ready, take many thousands."""
     matching_alike: Fraction = 0.0
-    """Of the other instructions shown there, the share that are as like their own as any in the batch, such as those
+    """Of the other instructions shown there, the share that are as like their own as any of the data's, such as those
     that differ in one word. The words that matter last are learnt from these. Some may fit all the same."""
     mismatched_share: Fraction = 0.0
     """Of the samples of successful episodes, how many are shown with the instruction of another episode and without the
@@ -89,10 +89,11 @@ class QObjectiveConfig:
                     f'objective.{name}: found {getattr(self, name)}, expected it with objective.bootstrap="max" only: '
                     f'"{self.bootstrap}" takes no maximum over bins'
                 )
-        if self.matching_steps and not self.matching_weight:
-            raise ConfigError(
-                f"objective.matching_steps: found {self.matching_steps}, expected 0 with objective.matching_weight=0"
-            )
+        for name in ("matching_steps", "matching_alike"):
+            if getattr(self, name) and not self.matching_weight:
+                raise ConfigError(
+                    f"objective.{name}: found {getattr(self, name)}, expected 0 with objective.matching_weight=0"
+                )
         if self.prior_weight and self.bootstrap != "expectile":
             raise ConfigError(
                 f'objective.prior_weight: found {self.prior_weight}, expected 0 with objective.bootstrap="max", which '

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import platform
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +30,8 @@ class Learner(nn.Module):
         self._target: tuple[nn.Module | None] = (None,)
         self.target: nn.Module | None = None  # in the place of `_target` where it is sharded with the model
         self._autocast = (device.type, precision == "bf16")
+        if precision == "bf16" and device.type == "cpu":
+            _warn_if_slow()
 
     def set_target(self, target: nn.Module | None) -> None:
         """The moving average that the objective sees from now on."""
@@ -40,6 +44,17 @@ class Learner(nn.Module):
             losses = self._objective[0].loss(batch, self.model, self._target[0])
         total, terms = weigh(losses, shares)
         return total.float(), {name: term.detach() for name, term in terms.items()}
+
+
+def _warn_if_slow() -> None:
+    """x86 processors without AVX-512 do bfloat16 products one by one: measured, a thirteenth of the rate of float32."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    if platform.machine().lower() in ("x86_64", "amd64") and not capability.startswith("AVX512"):
+        warnings.warn(
+            f"training.precision=bf16: this processor ({capability}) has no instructions for it and will be many "
+            "times slower than with training.precision=fp32",
+            stacklevel=2,
+        )
 
 
 def make_accelerator(*, cpu: bool = False, kwargs_handlers: Sequence[Any] = ()) -> Accelerator:
