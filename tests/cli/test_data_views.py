@@ -60,6 +60,9 @@ def test_what_the_configuration_leaves(sources: list[str]) -> None:
     assert set(view.instructions) == {"wait", "go"}
     relabel = RelabelConfig(success=f"{HERE}:short")
     assert open_view(sources, DataConfig(relabel=relabel, successes_only=True)).lengths.tolist() == [2, 1]
+    relabel = RelabelConfig(success=f"{HERE}:short", failures_end=True)
+    view = open_view(sources, DataConfig(relabel=relabel))
+    assert view.terminated[view.success == 0].all()
     assert open_view(sources, DataConfig(weights=(0.0, 1.0))).lengths.tolist() == [5, 1]
 
 

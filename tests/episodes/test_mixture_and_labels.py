@@ -139,6 +139,25 @@ def test_relabelling(stores: list[EpisodeStore], tmp_path: Path) -> None:
     assert EpisodeView(stores).returns()[1] == pytest.approx(float(plain.episode(0).rewards.sum()))
 
 
+def test_failures_that_end_everything(stores: list[EpisodeStore]) -> None:
+    told = {3: False, 2: None, 4: False, 5: True, 1: None}
+    plain = EpisodeView(stores).relabel(success=lambda episode: told[episode.num_steps])
+    view = plain.relabel(failures_end=True)
+    failed = plain.success == 0
+    assert (failed & ~plain.terminated).any()
+    np.testing.assert_array_equal(view.terminated, plain.terminated | failed)
+    np.testing.assert_array_equal(view.truncated, plain.truncated & ~failed)
+    np.testing.assert_array_equal(view.select([2, 0]).terminated, [True, True])  # what is made of it keeps it
+    first = int(np.flatnonzero(failed & ~plain.terminated)[0])
+    episode = view.episode(first)
+    assert (episode.terminated, episode.truncated) == (True, False)
+    # Nothing is bootstrapped from there, and returns are complete.
+    spec, low = WindowSpec(bootstrap_steps=(9,)), -8.0
+    batch = Windows(view, spec, batch_size=15, seed=0, discount=0.5, min_return=low, shuffle=False).batch_at(0)
+    assert batch.bootstrap_terminated[:, 0].tolist() == np.repeat(view.terminated, view.lengths).tolist()
+    assert view.returns_to_go(0.5, low)[np.cumsum(view.lengths)[first] - 1] == view.episode(first).rewards[-1]
+
+
 def test_instructions_that_nobody_is_told_are_forgotten(stores: list[EpisodeStore]) -> None:
     view = EpisodeView(stores).relabel(instruction=lambda episode: "all the same")
     assert view.instructions == ["all the same"]

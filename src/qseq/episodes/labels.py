@@ -1,4 +1,4 @@
-"""What a view says of its episodes in place of what the stores say: rewards, success, instruction.
+"""What a view says of its episodes in place of what the stores say: rewards, success, end, instruction.
 
 The stores stay as they are. New rewards take four bytes a step of memory, the rest a few bytes an episode.
 """
@@ -21,12 +21,14 @@ class Labels:
 
     Attributes:
         success: int8, 1 yes, 0 no, -1 unknown.
+        terminated: bool.
         instruction_ids: int64, indices into `instructions`.
         instructions: all different.
         rewards: a reward column for each store.
     """
 
     success: np.ndarray
+    terminated: np.ndarray
     instruction_ids: np.ndarray
     instructions: list[str]
     rewards: list[np.ndarray]
@@ -42,7 +44,8 @@ class Labels:
             for store in stores
         ]
         rewards = [np.asarray(store.columns["reward"]) for store in stores]
-        return cls(np.concatenate([s.success for s in stores]), np.concatenate(merged), list(numbers), rewards)
+        success, terminated = (np.concatenate([getattr(s, n) for s in stores]) for n in ("success", "terminated"))
+        return cls(success, terminated, np.concatenate(merged), list(numbers), rewards)
 
     def with_success(self, recordings: np.ndarray, said: Iterable[bool | None]) -> Labels:
         """Other successes of some recordings. Raises RequestError unless each is True, False or None."""
@@ -52,6 +55,10 @@ class Labels:
                 raise RequestError(f"relabelled success: found {value!r}, expected True, False or None")
             success[recording] = -1 if value is None else int(value)
         return replace(self, success=success)
+
+    def with_failures_ended(self) -> Labels:
+        """Episodes known to have failed are terminated, whatever ended them."""
+        return replace(self, terminated=self.terminated | (self.success == 0))
 
     def with_instructions(self, recordings: np.ndarray, texts: Iterable[str]) -> Labels:
         """Other instructions of some recordings. Raises RequestError unless each is a text."""

@@ -72,8 +72,9 @@ class EpisodeView:
         self.lengths = self._merge([store.lengths for store in self.stores])
         self.first_steps = self._merge([store.first_steps for store in self.stores])
         self.first_frames = self._merge([store.first_frames for store in self.stores])
-        self.terminated = self._merge([store.terminated for store in self.stores])
-        self.truncated = self._merge([store.truncated for store in self.stores])
+        self.terminated = self.labels.terminated[self.recordings]
+        ended_by_label = self.terminated & ~self._merge([store.terminated for store in self.stores])
+        self.truncated = self._merge([store.truncated for store in self.stores]) & ~ended_by_label
         self.success = self.labels.success[self.recordings]
         self.instruction_ids = self.labels.instruction_ids[self.recordings]
         self.instructions = self.labels.instructions
@@ -132,11 +133,12 @@ class EpisodeView:
         rewards: Callable[[RecordedEpisode], np.ndarray] | None = None,
         success: Callable[[RecordedEpisode], bool | None] | None = None,
         instruction: Callable[[RecordedEpisode], str] | None = None,
+        failures_end: bool = False,
     ) -> EpisodeView:
         """The same episodes with other rewards [T], then success, then instruction, each told by a function.
 
         A function sees what those before it changed. Nothing is written, and an observation is read only if a function
-        asks for it.
+        asks for it. With `failures_end` episodes that failed are terminated at their last step.
 
         Raises:
             DataError, RequestError: a function gave something else.
@@ -147,6 +149,8 @@ class EpisodeView:
             view = view._labelled(view.labels.with_rewards(columns))
         if success is not None:
             view = view._labelled(view.labels.with_success(view.recordings, map(success, view.recorded())))
+        if failures_end:
+            view = view._labelled(view.labels.with_failures_ended())
         if instruction is not None:
             told = map(instruction, view.recorded())
             view = view._labelled(view.labels.with_instructions(view.recordings, told))
@@ -191,6 +195,8 @@ class EpisodeView:
         return replace(
             store.episode(number),
             rewards=recorded.rewards,
+            terminated=recorded.terminated,
+            truncated=recorded.truncated,
             success=recorded.success,
             instruction=recorded.instruction,
         )

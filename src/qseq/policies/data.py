@@ -29,6 +29,10 @@ class RelabelConfig:
     """In place of a function: an episode whose rewards sum to more than this is a success, any other is none."""
     instruction: str = ""
     """Gives a text."""
+    failures_end: bool = False
+    """Nothing follows the last step of an episode that failed: for failures that were stopped because they had failed,
+    as a person stops a robot. Without, what would have followed is estimated by the value of the last state, as it must
+    be where a time limit or chance stopped them. After relabelled successes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +115,7 @@ def relabelled(view: EpisodeView, config: RelabelConfig) -> EpisodeView:
         rewards=load_function(config.reward, "data.relabel.reward") if config.reward else None,
         success=success,
         instruction=load_function(config.instruction, "data.relabel.instruction") if config.instruction else None,
+        failures_end=config.failures_end,
     )
 
 

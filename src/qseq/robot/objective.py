@@ -20,6 +20,7 @@ from qseq.networks.likelihood import among_existing, negative_log_likelihood
 from qseq.networks.text import Instruction
 from qseq.policies.endings import EndingBatch
 from qseq.policies.windows import decision_steps, decision_tokens_of, frames_of, observation_after, observation_at
+from qseq.robot.hindsight import mismatched
 from qseq.robot.matching import matching_loss, rows_to_match
 from qseq.robot.objective_config import QObjectiveConfig
 from qseq.robot.token_order import TokenSequence, make_token_order
@@ -132,6 +133,10 @@ class QObjective:
             matching = self._matching(cast(TokenQFunction, online), batch)
             total = self.config.matching_weight * matching
             return Losses(total=total, terms={"matching": matching.detach()}, parts={"matching": total})
+        if self.config.hindsight_share:
+            self.instructions = self.instructions.to(batch.instruction_ids.device)
+            batch = mismatched(cast(TokenQFunction, target), batch, self.spec, self.instructions,
+                               share=self.config.hindsight_share, alike=self.config.matching_alike)  # fmt: skip
         sequence = self.order.lay_out(*decision_tokens_of(batch, self.tokenizer))
         tokens_BA, token_weights_BA = sequence.tokens_BT, sequence.weights_BT
         network = cast(TokenQFunction, online)

@@ -68,6 +68,8 @@ class QObjectiveConfig:
     matching_alike: Fraction = 0.0
     """Of the other instructions shown there, the share that are as like their own as any of the data's, such as those
     that differ in one word. The words that matter last are learnt from these. Some may fit all the same."""
+    hindsight_share: Fraction = 0.0
+    """TODO"""
     mismatched_share: Fraction = 0.0
     """Of the samples of successful episodes, how many are shown with the instruction of another episode and without the
     reward at the end (LOReL, Nair et al. 2021): for data in which instructions decide what a success
