@@ -101,7 +101,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "unbounded": {"objective.value": "unbounded"},
     "expectile": {"objective.bootstrap": "expectile", "objective.value_folds": 2},
     "prior": {"objective.bootstrap": "expectile", "objective.prior_weight": 0.5, "decoding.prior_weight": 0.1},
-    "matching": {"objective.matching_weight": 1.0, "objective.matching_alike": 0.5},
+    "matching": {"objective.matching_weight": 1.0, "objective.alike_share": 0.5},
     "endings": {"data.endings_share": 0.25},
     "mismatched": {"objective.mismatched_share": 0.5},
     "double q": {"objective.double_q": True},

@@ -127,6 +127,11 @@ def test_the_loss_falls_and_flipped_rewards_flip_the_policy(
         ({"min_reward": -1.0}, "min_reward: found -1.0, expected 0.0, the least value of the model"),
         ({"objective": QObjectiveConfig(), "discount_factor_gamma": 0.5}, "discount_factor_gamma: found 0.5 beside"),
         ({"objective": QObjectiveConfig(value="categorical")}, "model: found logits that mean BoundedValue"),
+        (
+            {"objective": QObjectiveConfig(matching_weight=1.0, matching_steps=3)},
+            "objective.matching_steps: found 3, expected 0: a QLearner",
+        ),
+        ({"objective": QObjectiveConfig(mismatched_share=0.1)}, r"mismatched_share: found 0.1.* have 1 instruction"),
         ({"discount_factor_gamma": 1.5}, "discount"),
         ({"training_kwargs": {"betas": [0.5, 0.5]}, "optimizer_kwargs": {"betas": (0.9, 0.9)}}, "says already"),
         ({"training_kwargs": {"learning_rat": 1.0}}, "learning_rate"),

@@ -13,9 +13,8 @@ from qseq.configuration import to_dict
 from qseq.episodes import EpisodeView
 from qseq.errors import ConfigError
 from qseq.policies import write_description
-from qseq.policies.mismatched import MismatchedWindows
 from qseq.policies.preparation import open_view, prepare
-from qseq.robot.checks import check_value_range
+from qseq.robot.checks import check_mismatched, check_value_range
 from qseq.robot.config import QTransformerConfig
 from qseq.robot.decoding import checked_order
 from qseq.robot.objective import make_objective
@@ -42,6 +41,7 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
         raise ConfigError(
             f"objective.matching_steps: found {objective.matching_steps}, expected 0 in training on several processes"
         )
+    check_mismatched(objective, view, config.network.text)
     check_value_range(objective, view, "widen the range, or set objective.value=unbounded")
     prepared = prepare(
         view,
@@ -63,14 +63,6 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
         },
         endings_first=objective.matching_steps * config.training.grad_accum_every,
     )
-    windows = prepared.windows
-    if objective.mismatched_share:
-        if config.network.text.encoder == "none":
-            raise ConfigError(
-                f"objective.mismatched_share: found {objective.mismatched_share}, expected 0 with "
-                "network.text.encoder=none: without words the same samples would be worth one thing and another"
-            )
-        windows = MismatchedWindows(windows, view, share=objective.mismatched_share, seed=seed)
     torch.manual_seed(seed)
     network = QTransformerPolicy.build_network(prepared.policy_spec, prepared.layouts)
     checked_order(network, config.decoding.order, 1)
@@ -78,7 +70,7 @@ def make_trainer(config: QTransformerConfig, view: EpisodeView, *, run: Path, se
     return Trainer(
         make_objective(objective, spec.tokenizer, prepared.window_spec, prepared.instructions, config.network.head),
         network,
-        windows,
+        prepared.windows,
         config.training,
         run=run,
         seed=seed,

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from qseq.episodes import EpisodeView
 from qseq.errors import ConfigError, RequestError
+from qseq.networks.text import TextConfig
 from qseq.robot.objective_config import QObjectiveConfig
 from qseq.values import BoundedValue, ValueTransform, make_value_transform
 
@@ -41,4 +42,25 @@ def check_same_value(objective: QObjectiveConfig, values: ValueTransform) -> Non
         raise RequestError(
             f"model: found logits that mean {values}, expected {expected} as the objective trains them; "
             "build the model with values=... of that kind"
+        )
+
+
+def check_mismatched(objective: QObjectiveConfig, view: EpisodeView, text: TextConfig) -> None:
+    """To show successes with other instructions takes successes and instructions.
+
+    Raises:
+        ConfigError: the network reads no instructions. RequestError: the data have but one, or no success.
+    """
+    if not objective.mismatched_share:
+        return
+    found = f"objective.mismatched_share: found {objective.mismatched_share}, expected 0"
+    if text.encoder == "none":
+        raise ConfigError(
+            f"{found} with network.text.encoder=none: without words the same samples would be worth one thing and "
+            "another"
+        )
+    if len(view.instructions) < 2 or not (view.success == 1).any():
+        raise RequestError(
+            f"{found}: the data have {len(view.instructions)} instruction(s) and {int((view.success == 1).sum())} "
+            "successful episodes"
         )

@@ -13,7 +13,7 @@ from qseq.episodes import EpisodeStore, EpisodeView, ReplayMemoryDataset, Window
 from qseq.errors import RequestError
 from qseq.policies import write_description
 from qseq.policies.preparation import instruction_inputs, needs_instruction, only_instruction
-from qseq.robot.checks import check_same_value, check_value_range
+from qseq.robot.checks import check_mismatched, check_same_value, check_value_range
 from qseq.robot.description import describe_model, fitting_tokenizer, value_arguments
 from qseq.robot.model import QRoboticTransformer
 from qseq.robot.objective import make_objective
@@ -115,6 +115,12 @@ class QLearner:
                 if found != default:
                     raise RequestError(f"{name}: found {found!r} beside an objective, which says this itself")
             checked(objective)
+        if objective.matching_steps:
+            raise RequestError(
+                f"objective.matching_steps: found {objective.matching_steps}, expected 0: a QLearner shows all steps "
+                "from the start; train with `qseq train`"
+            )
+        check_mismatched(objective, view, model.config.text)
         check_same_value(objective, model.state_value)
         check_value_range(
             objective, view, "build the model with values=BoundedValue(low, high) or UnboundedValue(), or scale rewards"

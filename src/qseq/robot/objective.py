@@ -20,8 +20,8 @@ from qseq.networks.likelihood import among_existing, negative_log_likelihood
 from qseq.networks.text import Instruction
 from qseq.policies.endings import EndingBatch
 from qseq.policies.windows import decision_steps, decision_tokens_of, frames_of, observation_after, observation_at
-from qseq.robot.hindsight import mismatched
 from qseq.robot.matching import matching_loss, rows_to_match
+from qseq.robot.mismatched import mismatched
 from qseq.robot.objective_config import QObjectiveConfig
 from qseq.robot.token_order import TokenSequence, make_token_order
 from qseq.training import Losses, Objective, Regenerative
@@ -133,10 +133,7 @@ class QObjective:
             matching = self._matching(cast(TokenQFunction, online), batch)
             total = self.config.matching_weight * matching
             return Losses(total=total, terms={"matching": matching.detach()}, parts={"matching": total})
-        if self.config.hindsight_share:
-            self.instructions = self.instructions.to(batch.instruction_ids.device)
-            batch = mismatched(cast(TokenQFunction, target), batch, self.spec, self.instructions,
-                               share=self.config.hindsight_share, alike=self.config.matching_alike)  # fmt: skip
+        as_it_was, batch = batch, self._mismatched(cast(TokenQFunction, target), batch)
         sequence = self.order.lay_out(*decision_tokens_of(batch, self.tokenizer))
         tokens_BA, token_weights_BA = sequence.tokens_BT, sequence.weights_BT
         network = cast(TokenQFunction, online)
@@ -166,7 +163,7 @@ class QObjective:
             parts["imitation"] = self.config.prior_weight * imitation
             terms |= {"imitation": imitation, "imitated": better_B.float().mean()}
         if self.config.matching_weight:
-            terms["matching"] = self._matching(network, batch)
+            terms["matching"] = self._matching(network, as_it_was)
             parts["matching"] = self.config.matching_weight * terms["matching"]
         if self.config.conservative_weight:
             floor = torch.full(logits.shape[:3], self.config.value_low, device=logits.device)
@@ -301,7 +298,14 @@ class QObjective:
 
     def _matching(self, network: TokenQFunction, batch: WindowBatch) -> Tensor:
         self.instructions = self.instructions.to(batch.instruction_ids.device)
-        return matching_loss(network, batch, self.spec, self.instructions, alike=self.config.matching_alike)
+        return matching_loss(network, batch, self.spec, self.instructions, alike=self.config.alike_share)
+
+    def _mismatched(self, network: TokenQFunction, batch: WindowBatch) -> WindowBatch:
+        if not self.config.mismatched_share:
+            return batch
+        self.instructions = self.instructions.to(batch.instruction_ids.device)
+        share, alike, judge = self.config.mismatched_share, self.config.alike_share, self.config.matching_weight > 0
+        return mismatched(network, batch, self.spec, self.instructions, share=share, alike=alike, judge=judge)
 
     def _value_after(
         self,

@@ -65,15 +65,14 @@ class QObjectiveConfig:
     matching_steps: NonNegativeInt = 0
     """Optimiser steps of the start that train this head alone. What words mean is learnt there in hundreds of steps,
     because what was achieved stands right before the robot; values, which find it ready, take many thousands."""
-    matching_alike: Fraction = 0.0
-    """Of the other instructions shown there, the share that are as like their own as any of the data's, such as those
-    that differ in one word. The words that matter last are learnt from these. Some may fit all the same."""
-    hindsight_share: Fraction = 0.0
-    """TODO"""
     mismatched_share: Fraction = 0.0
-    """Of the samples of successful episodes, how many are shown with the instruction of another episode and without the
-    reward at the end (LOReL, Nair et al. 2021): for data in which instructions decide what a success
-    is. Values otherwise learn what words mean from how episodes ended alone."""
+    """Of the samples that reach the end of a successful episode, how many are shown with the instruction of another
+    episode and without the reward there (LOReL, Nair et al. 2021): for data in which instructions decide what a success
+    is. Values otherwise learn what words mean from how episodes ended alone. With `matching_weight` its head is asked
+    first whether the other instruction fits as well."""
+    alike_share: Fraction = 0.0
+    """Of the other instructions shown for matching and with `mismatched_share`, how many are as like their own as any
+    of the data's, such as those that differ in one word. The words that matter last are learnt from these."""
 
     double_q: bool = False
     """With bootstrap="max": the online network chooses the best bin and the target network says what it is worth, so
@@ -91,7 +90,7 @@ class QObjectiveConfig:
                     f'objective.{name}: found {getattr(self, name)}, expected it with objective.bootstrap="max" only: '
                     f'"{self.bootstrap}" takes no maximum over bins'
                 )
-        for name in ("matching_steps", "matching_alike"):
+        for name in ("matching_steps", "alike_share"):
             if getattr(self, name) and not self.matching_weight:
                 raise ConfigError(
                     f"objective.{name}: found {getattr(self, name)}, expected 0 with objective.matching_weight=0"

@@ -1,0 +1,66 @@
+"""Successes shown with an instruction that they do not fulfil (the negatives of LOReL; Nair et al. 2021).
+
+Legend: B batch, N action steps, E rows that may be shown with another instruction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from qseq.episodes import WindowBatch, WindowSpec
+from qseq.policies.windows import observation_after
+from qseq.robot.matching import Matcher, draw_alike
+
+
+@torch.no_grad()
+def mismatched(
+    network: Matcher,
+    batch: WindowBatch,
+    spec: WindowSpec,
+    instructions: Tensor,
+    *,
+    share: float,
+    alike: float,
+    judge: bool,
+) -> WindowBatch:
+    """The batch with another instruction and no reward at the end in a share of the windows that reach a success's end.
+
+    What accomplishes one instruction rarely accomplishes another: pairs of the same pictures that differ in the words
+    alone, and in what they are worth, say what the words mean. The other instruction is that of another row, or with
+    probability `alike` one of the data's that is most like the own. Where the network's matching head
+    finds (with `judge`) that the last state is where the other instruction leads, too, the window stays as it is.
+
+    They end as they did, for nothing. To leave what follows to the value of the last state would be right even where
+    the other instruction happens to fit, but a wrong deed would be worth whatever that value errs by, which is enough
+    to prefer it to searching on. The return under the other instruction is not known: it bounds no target.
+    """
+    reached_B = batch.achieved[:, -1]
+    drawn_B = reached_B & (torch.rand(len(batch), device=reached_B.device) < share)
+    rows_E = drawn_B.nonzero()[:, 0]
+    if not len(rows_E):
+        return batch
+    own_E = batch.instruction_ids[rows_E]
+    told_E = batch.instruction_ids[torch.randint(len(batch), own_E.shape, device=own_E.device)]
+    if alike:
+        near_E = draw_alike(instructions, own_E)
+        told_E = torch.where(torch.rand(own_E.shape, device=own_E.device) < alike, near_E, told_E)
+    last = observation_after(batch, spec, len(spec.bootstrap_steps) - 1)
+    changed_E = told_E != own_E
+    if judge:
+        instruction = network.embed_instructions(instructions, told_E)
+        context_ESD = network.encode({name: frames[rows_E] for name, frames in last.items()}, instruction)
+        changed_E = changed_E & (network.match_logits(context_ESD) <= 0)
+    changed_B = torch.zeros_like(drawn_B).index_copy(0, rows_E, changed_E)
+    instruction_ids = batch.instruction_ids.index_copy(0, rows_E, torch.where(changed_E, told_E, own_E))
+    ahead_N = torch.arange(batch.rewards.shape[1], device=reached_B.device)
+    last_BN = ahead_N == batch.bootstrap_steps[:, -1:] - 1
+    return replace(
+        batch,
+        instruction_ids=instruction_ids,
+        rewards=batch.rewards.masked_fill(changed_B[:, None] & last_BN, 0.0),
+        achieved=batch.achieved & ~changed_B[:, None],
+        returns_to_go=batch.returns_to_go.masked_fill(changed_B, -torch.inf),
+    )
