@@ -131,13 +131,13 @@ def collect(task: str, recipe: str, method: Method) -> Path:
                         "--seed", str(COLLECTION_SEED))  # fmt: skip
 
 
-def compare_with(task: str, recipe: str) -> None:
-    """What the bot achieved in the data, and what random actions do."""
+def compare_with(task: str, recipe: str, method: Method) -> None:
+    """What the bot achieved in the data of a method, and what random actions do."""
     from qseq.episodes import EpisodeStore
 
-    for method, decoding, policy in (("data", "the bot", recipe), ("chance", "random", "random")):
-        rate = float((EpisodeStore.open(collect(task, policy, METHODS["q-transformer"])).success == 1).mean())
-        line = {"recipe": recipe, "task": task, "evaluated_on": task, "method": method, "seed": 0, "decoding": decoding}
+    for name, decoding, policy in (("data", "the bot", recipe), ("chance", "random", "random")):
+        rate = float((EpisodeStore.open(collect(task, policy, method)).success == 1).mean())
+        line = {"recipe": recipe, "task": task, "evaluated_on": task, "method": name, "seed": 0, "decoding": decoding}
         _add({**line, "shown": "as it is", "success_rate": rate})
 
 
@@ -231,7 +231,7 @@ def main() -> None:
         cells = [cell for cell in asked if cell not in done]
         for task in sorted({task for tasks in arguments.tasks for task in tasks.split("+")}):
             if (recipe, task, "chance", 0) not in done:
-                compare_with(task, recipe)
+                compare_with(task, recipe, METHODS[arguments.methods[0]])
             for method in arguments.methods:
                 collect(task, recipe, METHODS[method])
         with ThreadPoolExecutor(arguments.jobs) as pool:

@@ -111,6 +111,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "chunk": {"actions.chunk": 2, "objective.bootstrap_steps": [2]},
     "epsilon": {"decoding.epsilon": 0.5},
     "gumbel": {"decoding.temperature": 0.2, "decoding.anneal_decisions": 5},
+    "relative": {"decoding.relative": True},
     "beam": {"decoding.beam_width": 3},
 }
 """Name -> dotted keys. "store" is no key of the configuration: it chooses the data."""
@@ -134,6 +135,7 @@ REFUSED: dict[frozenset[str], str] = {
     frozenset({"no instructions", "film"}): "network.text",
     frozenset({"no instructions", "dropped instructions"}): "network.text",
     frozenset({"no instructions", "mismatched"}): "objective.mismatched_share",
+    frozenset({"relative", "unbounded"}): "decoding.relative",
     frozenset({"epsilon", "gumbel"}): "decoding.epsilon and decoding.temperature",
     frozenset({"epsilon", "beam"}): "decoding.epsilon and decoding.beam_width",
     frozenset({"gumbel", "beam"}): "decoding.temperature and decoding.beam_width",

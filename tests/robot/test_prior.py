@@ -17,9 +17,13 @@ from qseq.networks.action_decoder import ActionDecoder
 from qseq.networks.decoding import decode_tokens, greedy
 from qseq.networks.guidance import GuidedDecoder
 from qseq.registry import get_algorithm
-from qseq.robot.decoding import DecodingConfig
+from qseq.robot import QRoboticTransformer, QTransformerPolicy
+from qseq.robot.config import QTransformerConfig
+from qseq.robot.decoding import DecodingConfig, log_shares
+from qseq.robot.description import describe_model
 from qseq.robot.objective_config import QObjectiveConfig
 from qseq.robot.prior import PriorGuidedDecoder
+from qseq.values import UnboundedValue
 from tests.robot.bandit import corner_episodes, write_view
 
 MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0]], dtype=torch.bool)
@@ -119,6 +123,42 @@ def test_only_what_turned_out_well_is_imitated(tmp_path: Path, flipped: bool) ->
         assert good.mean() < 0.05
     else:
         assert good.mean() > 0.95
+
+
+def test_relative_values_differ_by_their_ratio(tmp_path: Path) -> None:
+    """Chosen with noise as often as their power says, and with a prior by the product of both."""
+    write_view(tmp_path / "store", corner_episodes(50))
+    algorithm = get_algorithm("q-transformer")
+    tree = TINY | {"training": TINY["training"] | {"steps": 1}}
+    algorithm.train(
+        from_dict(algorithm.config_class, tree), data=[str(tmp_path / "store")], run=tmp_path / "run", seed=0
+    )
+    state = {"state": np.zeros((20_000, 2), np.float32)}
+    options: dict[str, Any] = {"relative": True, "temperature": 0.5, "seed": 0}
+    for weight in (0.0, 0.5):
+        policy = load_policy(tmp_path / "run", prior_weight=weight, **options)
+        assert isinstance(policy, QTransformerPolicy)
+        model = policy.network
+        assert isinstance(model, QRoboticTransformer)
+        tokens = policy.spec.tokenizer.encode(torch.from_numpy(policy.act(state, "touch the corner")))[:, 0]
+        with torch.no_grad():
+            context = model.encode({"state": torch.zeros(1, 1, 2)}, model.instruct(["touch the corner"]))
+            none = torch.empty((1, 0), dtype=torch.long)
+            values = model.values.values(model.decode(context, none))[0, 0]
+            prior = model.prior_logits(context, none, None)[0, 0].softmax(-1)
+        expected = values ** (1 / 0.5) * prior ** (weight / 0.5)
+        drawn = torch.bincount(tokens, minlength=4) / len(tokens)
+        torch.testing.assert_close(drawn, expected / expected.sum(), atol=0.012, rtol=0)
+
+
+def test_relative_values_need_bounds() -> None:
+    assert log_shares(torch.tensor([-1.0, 0.0, 3.0]), -1.0, 3.0).exp().tolist() == pytest.approx([1e-4, 0.25, 1.0])
+    with pytest.raises(ConfigError, match="decoding.relative: found true, expected false with objective.value=unb"):
+        QTransformerConfig(objective=QObjectiveConfig(value="unbounded"), decoding=DecodingConfig(relative=True))
+    model = QRoboticTransformer(state_dim=2, num_actions=2, action_bins=4, values=UnboundedValue())
+    spec = describe_model(model, {"type": "box", "low": [-1, -1], "high": [1, 1], "shape": [2]})
+    with pytest.raises(RequestError, match="decoding.relative: found true"):
+        QTransformerPolicy(model, spec, relative=True)
 
 
 def test_a_prior_that_is_not_there_or_does_not_go_with_the_rest_is_refused(tmp_path: Path) -> None:

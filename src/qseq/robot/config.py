@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from qseq.errors import ConfigError
 from qseq.networks.action_network import NetworkConfig
 from qseq.policies.preparation import ActionConfig, DataConfig, default_training
 from qseq.robot.decoding import DecodingConfig
@@ -21,3 +22,10 @@ class QTransformerConfig:
     objective: QObjectiveConfig = field(default_factory=QObjectiveConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     training: TrainingConfig = field(default_factory=default_training)
+
+    def __post_init__(self) -> None:
+        if self.decoding.relative and self.objective.value == "unbounded":
+            raise ConfigError(
+                "decoding.relative: found true, expected false with objective.value=unbounded, whose values have no "
+                "bounds to be shares of"
+            )

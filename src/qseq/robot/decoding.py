@@ -23,6 +23,8 @@ from qseq.networks.head import with_order_token
 from qseq.networks.ordering import by_token
 from qseq.robot.token_order import after_order_token
 
+_LEAST_SHARE = 1e-4
+
 if TYPE_CHECKING:
     from qseq.robot.model import QRoboticTransformer
 
@@ -43,6 +45,10 @@ class DecodingConfig:
     """Prefixes kept by beam search over the dimensions."""
     order: tuple[NonNegativeInt, ...] = ()
     """Order of the dimensions, for networks trained with network.head.dimension_order=random."""
+    relative: bool = False
+    """Compare bins by the logarithm of their values, as shares of the range: what costs a tenth of the value then counts
+    the same wherever the goal is, where noise that is enough near it drowns all differences of discounted values far
+    from it. `temperature` and `prior_weight` have no unit then. For values with bounds."""
     prior_weight: NonNegativeFloat = 0.0
     """What a nat of the prior's log-likelihood is worth, in the units of returns, for networks trained with
     objective.prior_weight; 0 decides by the values alone. See `PriorGuidedDecoder`."""
@@ -69,6 +75,11 @@ class DecodingConfig:
         steps = self.anneal_decisions
         falling = annealed(decision, start=self.temperature, end=self.final_temperature, steps=steps)
         return gumbel(falling if steps else self.temperature, generator)
+
+
+def log_shares(values: Tensor, low: float, high: float) -> Tensor:
+    """Logarithms of values as shares of the range from `low` to `high`, at least that of a ten-thousandth."""
+    return ((values - low) / (high - low)).clamp(min=_LEAST_SHARE).log()
 
 
 @torch.no_grad()

@@ -18,10 +18,15 @@ from qseq.networks.head import with_order_token
 from qseq.networks.observation import FieldLayout
 from qseq.policies import TokenPolicy, TokenPolicySpec
 from qseq.policies.files import Weights, write_policy
-from qseq.robot.decoding import DecodingConfig, choose_tokens
+from qseq.robot.decoding import DecodingConfig, choose_tokens, log_shares
 from qseq.robot.model import QRoboticTransformer
 from qseq.robot.prior import PriorGuidedDecoder
-from qseq.values import make_value_transform
+from qseq.values import BoundedValue, CategoricalValue, ValueTransform, make_value_transform
+
+
+def value_range(values: ValueTransform) -> tuple[float, float] | None:
+    """The least and the greatest value there can be; None without bounds."""
+    return (values.low, values.high) if isinstance(values, BoundedValue | CategoricalValue) else None
 
 
 class QTransformerPolicy(TokenPolicy):
@@ -49,6 +54,11 @@ class QTransformerPolicy(TokenPolicy):
             raise TypeError(f"got an unexpected keyword argument '{unknown[0]}'")
         self.decoding = from_dict(DecodingConfig, spec.extra.get("decoding", {}) | decoding)
         self.decisions = 0  # not by `seed`, which starts episodes: noise falls over the policy's whole life
+        self._range = value_range(network.state_value)
+        if self.decoding.relative and self._range is None:
+            raise RequestError(
+                "decoding.relative: found true, expected false: the network's values have no bounds to be shares of"
+            )
         super().__init__(
             network,
             spec,
@@ -91,6 +101,11 @@ class QTransformerPolicy(TokenPolicy):
     def scores(self, logits: Tensor) -> Tensor:
         return self._network.values.values(logits)
 
+    def _compared(self, logits: Tensor) -> Tensor:
+        """What bins are chosen by, before the prior."""
+        values = self.scores(logits)
+        return log_shares(values, *self._range) if self.decoding.relative and self._range else values
+
     def select(self) -> Select:
         return self.decoding.select(self.decisions, self._generator)
 
@@ -101,7 +116,7 @@ class QTransformerPolicy(TokenPolicy):
     def choose(self, decoder: Decoder, context: Tensor) -> Tensor:
         select = self.select()
         self.decisions += 1
-        score: Callable[[Tensor], Tensor] = self.scores
+        score: Callable[[Tensor], Tensor] = self._compared
         if self.decoding.prior_weight:
             decoder, score = self._with_prior(decoder), PriorGuidedDecoder.choose_by
         return choose_tokens(
@@ -125,7 +140,7 @@ class QTransformerPolicy(TokenPolicy):
         return PriorGuidedDecoder(
             critic,
             prior,
-            values=self.scores,
+            values=self._compared,
             weight=self.decoding.prior_weight,
             token_mask_TK=None if mask_TK is None else mask_TK.to(network.device),
         )
