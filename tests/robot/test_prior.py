@@ -153,11 +153,11 @@ def test_relative_values_differ_by_their_ratio(tmp_path: Path) -> None:
 
 def test_relative_values_need_bounds() -> None:
     assert log_shares(torch.tensor([-1.0, 0.0, 3.0]), -1.0, 3.0).exp().tolist() == pytest.approx([1e-4, 0.25, 1.0])
-    with pytest.raises(ConfigError, match="decoding.relative: found true, expected false with objective.value=unb"):
+    with pytest.raises(ConfigError, match=r"decoding\.relative: found true, expected false with obj"):
         QTransformerConfig(objective=QObjectiveConfig(value="unbounded"), decoding=DecodingConfig(relative=True))
     model = QRoboticTransformer(state_dim=2, num_actions=2, action_bins=4, values=UnboundedValue())
     spec = describe_model(model, {"type": "box", "low": [-1, -1], "high": [1, 1], "shape": [2]})
-    with pytest.raises(RequestError, match="decoding.relative: found true"):
+    with pytest.raises(RequestError, match=r"decoding\.relative: found true"):
         QTransformerPolicy(model, spec, relative=True)
 
 

@@ -46,7 +46,7 @@ class DecodingConfig:
     order: tuple[NonNegativeInt, ...] = ()
     """Order of the dimensions, for networks trained with network.head.dimension_order=random."""
     relative: bool = False
-    """Compare bins by the logarithm of their values, as shares of the range: what costs a tenth of the value then counts
+    """Compare bins by the logarithm of their values, as shares of the range: what costs a tenth of the value counts
     the same wherever the goal is, where noise that is enough near it drowns all differences of discounted values far
     from it. `temperature` and `prior_weight` have no unit then. For values with bounds."""
     prior_weight: NonNegativeFloat = 0.0
