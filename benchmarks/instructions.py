@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from _cells import ROOT, ResultLines, collect_once, qseq, train_to_end
 from qseq.environments.babyai_recipes import RECIPES as BABYAI_RECIPES
 
