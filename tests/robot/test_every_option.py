@@ -87,6 +87,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "network.vision.learn_places": True,
     },
     "crop": {"store": "camera", "data.random_crop": 16, "network.vision.dim": 8, "network.vision.tokens": 2},
+    "layout": {
+        "store": "camera",
+        "network.vision.dim": 8,
+        "network.vision.tokens": 2,
+        "network.vision.layout_tokens": 2,
+    },
     "shift": {"store": "camera", "data.random_shift": 2, "network.vision.dim": 8, "network.vision.tokens": 2},
     "words attended to": {"network.text.cross_attention": True},
     "film": {"network.text.film": True},
@@ -145,7 +151,7 @@ WITHOUT_GRADIENT = {
     "one token": r"\.(bin_embedding_AKD|seen_AD)$",  # there is no token before it
     # A tower's own: it is always given an instruction, be it the empty one.
     **dict.fromkeys(
-        ("camera", "all positions", "looks by state", "gated patches", "maxvit", "crop", "shift"),
+        ("camera", "all positions", "looks by state", "gated patches", "layout", "maxvit", "crop", "shift"),
         r"\.null_condition\.null_C$",
     ),
 }
