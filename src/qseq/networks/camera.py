@@ -93,8 +93,8 @@ class CameraEncoder(nn.Module):
             tokens_NSD = self.token_learner(maps_NDhw, conditions_ND)
         out: Tensor = self.project(tokens_NSD)
         if self.layout is not None:
-            out = torch.cat((out, self.layout(maps_NDhw.flatten(1)).unflatten(1, (-1, out.shape[-1]))), dim=1)
-        return out.unflatten(0, frames_BFCHW.shape[:2])
+            out = torch.cat((out, self.layout(maps_NDhw.flatten(1)).view(len(out), -1, out.shape[-1])), dim=1)
+        return out.view(*frames_BFCHW.shape[:2], *out.shape[1:])
 
     def places(self, frames_BFCHW: Tensor, instruction: Instruction, state_BFD: Tensor | None = None) -> Tensor:
         """How much each token takes of each position of the tower's map, `[B, F, S, h, w]`; each adds up to one.

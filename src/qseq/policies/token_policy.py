@@ -34,6 +34,7 @@ from qseq.policies.compiled import CompiledDecoding
 from qseq.policies.files import Weights, checked_weights, load_weights, write_policy
 from qseq.policies.locate import DESCRIPTION, locate_policy, read_description
 from qseq.policies.memory import ActionMemory, InstructionMemory
+from qseq.policies.repeats import Repeats
 from qseq.policies.token_policy_spec import TokenPolicySpec
 from qseq.policies.watching import WatchedDecisions
 from qseq.policies.windows import decision_steps
@@ -50,9 +51,12 @@ class TokenPolicy(Policy):
             costs a second pass.
         weights: "bfloat16" or "int8" rounds those of linear layers, in a copy of the network; by default they stay.
         compiled: decode by a program that torch.compile makes at the first decision; for greedy decisions only.
+        repeat_penalty: taken off a bin's score for each time that it was chosen at the very same observation before, in
+            the same episode; for decisions of one token. See `Repeats`.
 
     Raises:
-        RequestError: guidance of a network never trained without its instruction; other weights than there are.
+        RequestError: guidance of a network never trained without its instruction; other weights than there are; a
+            penalty below 0, or for decisions of several tokens.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class TokenPolicy(Policy):
         cond_scale: float = 1.0,
         weights: Weights | None = None,
         compiled: bool = False,
+        repeat_penalty: float = 0.0,
     ) -> None:
         kept = checked_weights(weights or spec.weights)
         if kept != spec.weights:
@@ -76,6 +81,11 @@ class TokenPolicy(Policy):
                 f"cond_scale: found {cond_scale}, expected 1: the policy was trained with "
                 "network.text.drop_probability=0 and does not know what to do without an instruction"
             )
+        if repeat_penalty < 0 or (repeat_penalty and spec.tokenizer.num_tokens > 1):
+            raise RequestError(
+                f"repeat_penalty: found {repeat_penalty}, expected at least 0, and 0 for decisions of more than one "
+                f"token; this policy's have {spec.tokenizer.num_tokens}"
+            )
         self.network = network.eval()
         self.spec = spec
         self.cond_scale = cond_scale
@@ -86,6 +96,7 @@ class TokenPolicy(Policy):
         self._fields = spec.shown_fields
         self._cameras = [name for name, shape in spec.fields.items() if is_image(shape)]
         self._seen, self._seen_untold = CameraMemory(), CameraMemory()
+        self._repeats = Repeats(repeat_penalty, spec.tokenizer.num_bins)
         self._queues: dict[int, list[np.ndarray]] = {}
         self._instructions = InstructionMemory(network.instruct)
         self.decisions_shown: WatchedDecisions = WatchedDecisions()
@@ -105,10 +116,14 @@ class TokenPolicy(Policy):
     def select(self) -> Select:
         """How a bin is chosen by its scores."""
 
+    def selecting(self) -> Select:
+        """`select`, which likes less what was done at the same observation before."""
+        return self._repeats.avoiding(self.select()) if self._repeats.penalty else self.select()
+
     @property
     def is_plain(self) -> bool:
         """Whether it takes the best bin of its decoder at each token, and nothing else has a say."""
-        return self.select() is greedy and self.cond_scale == 1.0
+        return self.select() is greedy and self.cond_scale == 1.0 and not self._repeats.penalty
 
     @property
     def decode(self) -> Search:
@@ -156,7 +171,7 @@ class TokenPolicy(Policy):
         self._generator.manual_seed(seed)
 
     def reset(self, environment_ids: Sequence[int] | None = None) -> None:
-        for memory in (self._memory, self._actions, self._seen, self._seen_untold):
+        for memory in (self._memory, self._actions, self._repeats, self._seen, self._seen_untold):
             memory.forget(environment_ids)
         self.drop_pending(list(self._queues) if environment_ids is None else environment_ids)
 
@@ -174,6 +189,7 @@ class TokenPolicy(Policy):
     def adopt(self, other: Policy) -> None:
         if isinstance(other, TokenPolicy) and self._remembered == other._remembered:
             self._memory, self._actions, self._queues = other._memory, other._actions, other._queues
+            self._repeats.adopt(other._repeats)
 
     def act(
         self,
@@ -207,6 +223,9 @@ class TokenPolicy(Policy):
         """
         with torch.inference_mode():
             decoder, context = self._encode(windows, texts, shown)
+            if self._repeats.penalty:
+                environments = shown.environments if shown else range(len(texts))
+                self._repeats.look(environments, windows, texts)
             tokens_BA = self.choose(decoder, context)
 
             def values(rows: list[int]) -> Tensor:
@@ -221,7 +240,7 @@ class TokenPolicy(Policy):
         tokens_BA, _ = self.decode(
             decoder,
             context,
-            self.select(),
+            self.selecting(),
             score=self.scores,
             token_mask_AK=self._token_mask(),
             use_cache=self.use_cache,

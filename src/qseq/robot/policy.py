@@ -48,6 +48,7 @@ class QTransformerPolicy(TokenPolicy):
         cond_scale: float = 1.0,
         weights: Weights | None = None,
         compiled: bool = False,
+        repeat_penalty: float = 0.0,
         **decoding: Any,
     ) -> None:
         if unknown := sorted(decoding.keys() - {option.name for option in fields(DecodingConfig)}):
@@ -67,6 +68,7 @@ class QTransformerPolicy(TokenPolicy):
             cond_scale=cond_scale,
             weights=weights,
             compiled=compiled,
+            repeat_penalty=repeat_penalty,
         )
         self._network = cast(QRoboticTransformer, self.network)
         if self.decoding.prior_weight and self._network.prior is None:
@@ -114,7 +116,7 @@ class QTransformerPolicy(TokenPolicy):
         return super().is_plain and self.decoding.beam_width == 1 and not self.decoding.prior_weight
 
     def choose(self, decoder: Decoder, context: Tensor) -> Tensor:
-        select = self.select()
+        select = self.selecting()
         self.decisions += 1
         score: Callable[[Tensor], Tensor] = self._compared
         if self.decoding.prior_weight:
