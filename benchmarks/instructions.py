@@ -55,7 +55,7 @@ _TWO_FRAMES = ("data.history=2", "network.vision.depth=[2]", "training.steps=120
 # Where the robot knows how far it has come, one frame is enough; and what an instruction names is found without
 # convolutions, and in a fraction of the steps.
 _ODOMETRY = (
-    "training.steps=5000",
+    "training.steps=8500",
     "training.schedule=cosine",
     "network.dropout=0",
     "network.encoder_depth=2",
@@ -113,15 +113,30 @@ METHODS: Mapping[str, Method] = {
             "data.success_share=0.5",
         ),
         {
-            "prior 0.1, temperature 0.1": ("--policy-options", "prior_weight=0.1", "temperature=0.1"),
-            "prior 0.1": ("--policy-options", "prior_weight=0.1"),
+            "relative, prior 0.1, temperature 0.1, repeats 0.5": (
+                "--policy-options",
+                "relative=true",
+                "prior_weight=0.1",
+                "temperature=0.1",
+                "repeat_penalty=0.5",
+            ),
+            "relative, prior 0.1, temperature 0.3": (
+                "--policy-options",
+                "relative=true",
+                "prior_weight=0.1",
+                "temperature=0.3",
+            ),
         },
         observes={"odometry": True},
         episodes=24_000,
     ),
     "filtered-bc, odometry": Method(
         (*_COMMON, *_ODOMETRY),
-        {"greedy": (), "sampled": ("--policy-options", "decoding=sample")},
+        {
+            "sampled": ("--policy-options", "decoding=sample"),
+            "greedy": (),
+            "greedy, repeats 0.5": ("--policy-options", "repeat_penalty=0.5"),
+        },
         observes={"odometry": True},
         episodes=24_000,
     ),
