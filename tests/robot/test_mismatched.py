@@ -57,12 +57,14 @@ class Judge(nn.Module):
     def __init__(self, fits: int) -> None:
         super().__init__()
         self.fits = fits
+        self.runs = 0
 
     def embed_instructions(self, inputs: Tensor, rows_B: Tensor) -> Instruction:
         return Instruction(rows_B[:, None].float())
 
     def encode(self, observation: Mapping[str, Tensor], instruction: Instruction) -> Tensor:
         assert len(observation["state"]) == len(instruction)
+        self.runs += 1
         return instruction.summary_BD[:, None]
 
     def match_logits(self, context_BSD: Tensor) -> Tensor:
@@ -129,6 +131,17 @@ def test_where_the_other_instruction_fits_too_nothing_changes(tmp_path: Path) ->
     assert set(after.instruction_ids[changed].tolist()) == {0, 2}
     for name in ("rewards", "achieved", "returns_to_go"):
         assert torch.equal(getattr(after, name)[~changed], getattr(before, name)[~changed])
+
+
+def test_the_judge_runs_without_a_success_too(tmp_path: Path) -> None:
+    """Where networks are sharded, a process that did not run its own would leave the others waiting."""
+    view = write_view(tmp_path / "store", episodes([2, 2, 2, 2]), DISCRETE_SPACE)
+    batch = windows_of(view).windows_at(np.array([1, 3]), np.array([1, 1]))
+    judge = Judge(-1)
+    after = mismatched(judge, batch, SPEC, WORDS, share=1.0, alike=0.0, judge=True)
+    assert judge.runs == 1
+    for name in ("instruction_ids", "rewards", "achieved", "returns_to_go"):
+        assert torch.equal(getattr(after, name), getattr(batch, name))
 
 
 @pytest.mark.parametrize("which", ["one instruction", "no success", "no words"])

@@ -57,20 +57,34 @@ def matching_loss(
     """
     rows_E, weights_E = rows_to_match(batch)
     own_E = batch.instruction_ids[rows_E]
-    others_E = batch.instruction_ids[torch.randint(len(batch), own_E.shape, device=own_E.device)]
-    if alike:
-        near_E = draw_alike(instructions, own_E)
-        others_E = torch.where(torch.rand(own_E.shape, device=own_E.device) < alike, near_E, others_E)
+    others_E = draw_others(batch, instructions, own_E, alike=alike)
     achieved_E = batch.achieved[rows_E, -1]
     kept_E = ~achieved_E | (torch.rand(own_E.shape, device=own_E.device) < 0.5)
     told_E = torch.where(kept_E, own_E, others_E)
+    logits_E = last_state_logits(network, batch, spec, instructions, rows_E, told_E)
+    loss_E = nn.functional.binary_cross_entropy_with_logits(
+        logits_E, (achieved_E & (told_E == own_E)).float(), reduction="none"
+    )
+    return (loss_E * weights_E).sum() / weights_E.sum().clamp(min=1)
+
+
+def last_state_logits(
+    network: Matcher, batch: WindowBatch, spec: WindowSpec, instructions: Tensor, rows_E: Tensor, told_E: Tensor
+) -> Tensor:
+    """Logits `[E]`, float32, of the last states of some rows being where other instructions (ids `[E]`) lead."""
     last = observation_after(batch, spec, len(spec.bootstrap_steps) - 1)
     instruction = network.embed_instructions(instructions, told_E)
     context_ESD = network.encode({name: frames[rows_E] for name, frames in last.items()}, instruction)
-    loss_E = nn.functional.binary_cross_entropy_with_logits(
-        network.match_logits(context_ESD).float(), (achieved_E & (told_E == own_E)).float(), reduction="none"
-    )
-    return (loss_E * weights_E).sum() / weights_E.sum().clamp(min=1)
+    return network.match_logits(context_ESD).float()
+
+
+def draw_others(batch: WindowBatch, instructions: Tensor, own_E: Tensor, *, alike: float) -> Tensor:
+    """For each instruction another, int64 `[E]`: that of any row, which may be the same, or (`alike`) a similar one."""
+    others_E = batch.instruction_ids[torch.randint(len(batch), own_E.shape, device=own_E.device)]
+    if not alike:
+        return others_E
+    near_E = draw_alike(instructions, own_E)
+    return torch.where(torch.rand(own_E.shape, device=own_E.device) < alike, near_E, others_E)
 
 
 def draw_alike(instructions: Tensor, own_E: Tensor, *, among: int = 16, searched: int = 1024) -> Tensor:
@@ -82,14 +96,20 @@ def draw_alike(instructions: Tensor, own_E: Tensor, *, among: int = 16, searched
     searched_J = torch.randperm(len(instructions), device=own_E.device)[:searched]
     own, others = instructions[own_E], instructions[searched_J]
     if instructions.is_floating_point():
-        alike_EJ = nn.functional.cosine_similarity(own.mean(1)[:, None], others.mean(1)[None], dim=-1)
+        alike_EJ = nn.functional.normalize(own.mean(1)) @ nn.functional.normalize(others.mean(1)).T
     else:
-        present_EW, present_JW = own != 0, others != 0
-        both_EJ = ((own[:, None, :, None] == others[None, :, None, :]).any(-1) & present_EW[:, None]).sum(-1)
-        alike_EJ = both_EJ / (present_EW.sum(1)[:, None] + present_JW.sum(1) - both_EJ)
+        buckets = int(instructions.max()) + 1
+        own_EX, others_JX = _words(own, buckets), _words(others, buckets)
+        both_EJ = own_EX @ others_JX.T
+        alike_EJ = both_EJ / (own_EX.sum(1, keepdim=True) + others_JX.sum(1) - both_EJ).clamp(min=1)
     # Among equals any: the random part is smaller than what a word makes.
     alike_EJ = alike_EJ + 1e-3 * torch.rand_like(alike_EJ)
     most = min(among, max(1, len(searched_J) - 1))
     nearest_EA = alike_EJ.masked_fill(own_E[:, None] == searched_J, -torch.inf).topk(most).indices
     drawn_E1 = torch.randint(most, (len(own_E), 1), device=own_E.device)
     return searched_J[nearest_EA.gather(1, drawn_E1)[:, 0]]
+
+
+def _words(hashed_NW: Tensor, buckets: int) -> Tensor:
+    """Which words an instruction has, `[N, buckets]`: 1 or 0, without padding."""
+    return torch.zeros(len(hashed_NW), buckets, device=hashed_NW.device).scatter_(1, hashed_NW, 1.0)[:, 1:]

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from qseq.episodes import WindowBatch, WindowSpec
-from qseq.policies.windows import observation_after
-from qseq.robot.matching import Matcher, draw_alike
+from qseq.robot.matching import Matcher, draw_others, last_state_logits
 
 
 @torch.no_grad()
@@ -30,8 +29,8 @@ def mismatched(
 
     What accomplishes one instruction rarely accomplishes another: pairs of the same pictures that differ in the words
     alone, and in what they are worth, say what the words mean. The other instruction is that of another row, or with
-    probability `alike` one of the data's that is most like the own. Where the network's matching head
-    finds (with `judge`) that the last state is where the other instruction leads, too, the window stays as it is.
+    probability `alike` one of the data's that is most like the own. Where the network's matching head finds (with
+    `judge`) that the last state is where the other instruction leads, too, the window stays as it is.
 
     They end as they did, for nothing. To leave what follows to the value of the last state would be right even where
     the other instruction happens to fit, but a wrong deed would be worth whatever that value errs by, which is enough
@@ -40,19 +39,13 @@ def mismatched(
     reached_B = batch.achieved[:, -1]
     drawn_B = reached_B & (torch.rand(len(batch), device=reached_B.device) < share)
     rows_E = drawn_B.nonzero()[:, 0]
-    if not len(rows_E):
-        return batch
+    if len(rows_E) == 0:  # sharded training waits for every process to run the network, be it for nothing
+        rows_E = rows_E.new_zeros(1)
     own_E = batch.instruction_ids[rows_E]
-    told_E = batch.instruction_ids[torch.randint(len(batch), own_E.shape, device=own_E.device)]
-    if alike:
-        near_E = draw_alike(instructions, own_E)
-        told_E = torch.where(torch.rand(own_E.shape, device=own_E.device) < alike, near_E, told_E)
-    last = observation_after(batch, spec, len(spec.bootstrap_steps) - 1)
-    changed_E = told_E != own_E
+    told_E = draw_others(batch, instructions, own_E, alike=alike)
+    changed_E = drawn_B[rows_E] & (told_E != own_E)
     if judge:
-        instruction = network.embed_instructions(instructions, told_E)
-        context_ESD = network.encode({name: frames[rows_E] for name, frames in last.items()}, instruction)
-        changed_E = changed_E & (network.match_logits(context_ESD) <= 0)
+        changed_E = changed_E & (last_state_logits(network, batch, spec, instructions, rows_E, told_E) <= 0)
     changed_B = torch.zeros_like(drawn_B).index_copy(0, rows_E, changed_E)
     instruction_ids = batch.instruction_ids.index_copy(0, rows_E, torch.where(changed_E, told_E, own_E))
     ahead_N = torch.arange(batch.rewards.shape[1], device=reached_B.device)
