@@ -276,8 +276,11 @@ class QObjective:
         )
 
     def _instructions(self, network: TokenQFunction, batch: WindowBatch) -> Instruction:
+        return network.embed_instructions(self._inputs(batch), batch.instruction_ids)
+
+    def _inputs(self, batch: WindowBatch) -> Tensor:
         self.instructions = self.instructions.to(batch.instruction_ids.device)
-        return network.embed_instructions(self.instructions, batch.instruction_ids)
+        return self.instructions
 
     def _expectile_loss(self, state_logits: Tensor, targets_B: Tensor, recordings_B: Tensor) -> Tensor:
         """Asymmetric loss whose minimiser is an expectile of the targets (IQL, equation 5), outside each fold."""
@@ -297,15 +300,13 @@ class QObjective:
         return weighted_mean(likelihood_BA * better_B[:, None], sequence.weights_BT)
 
     def _matching(self, network: TokenQFunction, batch: WindowBatch) -> Tensor:
-        self.instructions = self.instructions.to(batch.instruction_ids.device)
-        return matching_loss(network, batch, self.spec, self.instructions, alike=self.config.alike_share)
+        return matching_loss(network, batch, self.spec, self._inputs(batch), alike=self.config.alike_share)
 
     def _mismatched(self, network: TokenQFunction, batch: WindowBatch) -> WindowBatch:
         if not self.config.mismatched_share:
             return batch
-        self.instructions = self.instructions.to(batch.instruction_ids.device)
         share, alike, judge = self.config.mismatched_share, self.config.alike_share, self.config.matching_weight > 0
-        return mismatched(network, batch, self.spec, self.instructions, share=share, alike=alike, judge=judge)
+        return mismatched(network, batch, self.spec, self._inputs(batch), share=share, alike=alike, judge=judge)
 
     def _value_after(
         self,
