@@ -65,26 +65,6 @@ def test_endings_come_first_and_all_steps_after(tmp_path: Path) -> None:
     assert not torch.equal(other.episodes, endings.batch_at(0).episodes)
 
 
-def test_a_share_of_every_other_batch_are_last_steps_of_successes(tmp_path: Path) -> None:
-    view = view_of(tmp_path / "store")
-    plain = windows_of(view)
-    endings = EndingsFirst(plain, view, batches=1, seed=5, share=0.25)
-    assert isinstance(endings.batch_at(0), EndingBatch)
-    batch, without = endings.batch_at(1), plain.batch_at(1)
-    assert not isinstance(batch, EndingBatch)
-    assert torch.equal(batch.episodes[:24], without.episodes[:24])
-    assert batch.achieved[24:].all()
-    assert torch.equal(batch.steps[24:], torch.from_numpy(view.lengths)[batch.episodes[24:]] - 1)
-    # What is exchanged is whole windows.
-    again = plain.windows_at(batch.episodes.numpy(), batch.steps.numpy())
-    for name, value in vars(again).items():
-        if name == "frames":
-            assert all(torch.equal(batch.frames[field], frames) for field, frames in value.items())
-        else:
-            assert torch.equal(getattr(batch, name), value), name
-    assert not torch.equal(endings.batch_at(2).episodes[24:], batch.episodes[24:])
-
-
 def test_endings_are_augmented_as_all_are(tmp_path: Path) -> None:
     view = view_of(tmp_path / "store")
     shifted = ShiftedWindows(EndingsFirst(windows_of(view), view, batches=1, seed=5), pixels=3, seed=5).batch_at(0)
@@ -96,8 +76,6 @@ def test_without_a_success_there_are_no_endings(tmp_path: Path) -> None:
     EndingsFirst(windows_of(view), view, batches=0, seed=0)
     with pytest.raises(RequestError, match=r"objective.matching_steps: found 3, expected 0: none of the 5"):
         EndingsFirst(windows_of(view), view, batches=3, seed=0)
-    with pytest.raises(RequestError, match=r"data.endings_share: found 0.2, expected 0: none of the 5"):
-        EndingsFirst(windows_of(view), view, batches=0, seed=0, share=0.2)
 
 
 def test_without_failures_all_endings_are_of_successes(tmp_path: Path) -> None:

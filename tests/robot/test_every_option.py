@@ -87,12 +87,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "network.vision.learn_places": True,
     },
     "crop": {"store": "camera", "data.random_crop": 16, "network.vision.dim": 8, "network.vision.tokens": 2},
-    "layout": {
-        "store": "camera",
-        "network.vision.dim": 8,
-        "network.vision.tokens": 2,
-        "network.vision.layout_tokens": 2,
-    },
     "shift": {"store": "camera", "data.random_shift": 2, "network.vision.dim": 8, "network.vision.tokens": 2},
     "words attended to": {"network.text.cross_attention": True},
     "film": {"network.text.film": True},
@@ -108,7 +102,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "expectile": {"objective.bootstrap": "expectile", "objective.value_folds": 2},
     "prior": {"objective.bootstrap": "expectile", "objective.prior_weight": 0.5, "decoding.prior_weight": 0.1},
     "matching": {"objective.matching_weight": 1.0, "objective.alike_share": 0.5},
-    "endings": {"data.endings_share": 0.25},
     "mismatched": {"objective.mismatched_share": 0.5},
     "double q": {"objective.double_q": True},
     "consistency": {"objective.consistency_weight": 0.5},
@@ -151,7 +144,7 @@ WITHOUT_GRADIENT = {
     "one token": r"\.(bin_embedding_AKD|seen_AD)$",  # there is no token before it
     # A tower's own: it is always given an instruction, be it the empty one.
     **dict.fromkeys(
-        ("camera", "all positions", "looks by state", "gated patches", "layout", "maxvit", "crop", "shift"),
+        ("camera", "all positions", "looks by state", "gated patches", "maxvit", "crop", "shift"),
         r"\.null_condition\.null_C$",
     ),
 }

@@ -23,8 +23,6 @@ _SHARPNESS = 5.0
 class CameraEncoder(nn.Module):
     """A tower conditioned on the instruction, then TokenLearner (RT-1, Brohan et al. 2022) or all positions as tokens.
 
-    With `layout_tokens` there are some more, each of which is linear in the whole map.
-
     Args:
         shape: of a frame, (C, H, W).
         dim: D, also of the instruction's summary.
@@ -66,10 +64,6 @@ class CameraEncoder(nn.Module):
                 initial_sharpness=_SHARPNESS if config.learn_places else 1.0,
             )
         self.project = nn.Linear(self._tower.out_dim, dim)
-        looks = config.tokens or positions
-        self.layout: nn.Linear | None = None
-        if config.layout_tokens:
-            self.layout = nn.Linear(positions * self._tower.out_dim, config.layout_tokens * dim)
         self.mix: nn.Sequential | None = None
         if config.condition_on_state:
             # At first the instruction alone decides: the state, which differs from frame to frame, would drown it.
@@ -77,8 +71,7 @@ class CameraEncoder(nn.Module):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
             self.mix = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), last)
-        self.tokens = looks + config.layout_tokens
-        self._looks = looks
+        self.tokens = config.tokens or positions
 
     def forward(self, frames_BFCHW: Tensor, instruction: Instruction, state_BFD: Tensor | None = None) -> Tensor:
         """`[B, F, C, H, W]`, uint8 or floating in [0, 1] -> `[B, F, S, D]`.
@@ -92,23 +85,16 @@ class CameraEncoder(nn.Module):
         else:
             tokens_NSD = self.token_learner(maps_NDhw, conditions_ND)
         out: Tensor = self.project(tokens_NSD)
-        if self.layout is not None:
-            out = torch.cat((out, self.layout(maps_NDhw.flatten(1)).view(len(out), -1, out.shape[-1])), dim=1)
         return out.view(*frames_BFCHW.shape[:2], *out.shape[1:])
 
     def places(self, frames_BFCHW: Tensor, instruction: Instruction, state_BFD: Tensor | None = None) -> Tensor:
-        """How much each token takes of each position of the tower's map, `[B, F, S, h, w]`; each adds up to one.
-
-        Those that see the whole map take as much of each.
-        """
+        """How much each token takes of each position of the tower's map, `[B, F, S, h, w]`; each adds up to one."""
         conditions_ND = self._conditions(frames_BFCHW, instruction, state_BFD)
         maps_NDhw = self._maps(frames_BFCHW, conditions_ND)
         if self.token_learner is None:
-            weights_NSP = torch.eye(self._looks, device=maps_NDhw.device).expand(len(maps_NDhw), -1, -1)
+            weights_NSP = torch.eye(self.tokens, device=maps_NDhw.device).expand(len(maps_NDhw), -1, -1)
         else:
             weights_NSP = self.token_learner.weights(maps_NDhw, conditions_ND)
-        whole = weights_NSP.new_full((len(weights_NSP), self.tokens - self._looks, weights_NSP.shape[2]), 1.0)
-        weights_NSP = torch.cat((weights_NSP, whole / weights_NSP.shape[2]), dim=1)
         return weights_NSP.view(*frames_BFCHW.shape[:2], -1, *maps_NDhw.shape[2:])
 
     def _conditions(self, frames_BFCHW: Tensor, instruction: Instruction, state_BFD: Tensor | None) -> Tensor:

@@ -64,9 +64,6 @@ class DataConfig:
     """Train on successful episodes only."""
     success_share: Fraction = 0.0
     """Show successful episodes more often, so that at least this share of the steps is theirs; 0 shows all alike."""
-    endings_share: Fraction = 0.0
-    """Of every batch, the share of windows that are last steps of successful episodes, beside those that are drawn
-    anyway: for data in which one decision at the end says whether all before was of use."""
     random_shift: NonNegativeInt = 0
     """Move cameras' frames at random by up to so many pixels each way in training, all frames of a window alike."""
     random_crop: NonNegativeInt = 0

@@ -117,7 +117,7 @@ def prepare(
         fields=chosen,
         past_actions=past,
     )
-    endings = EndingsFirst(plain, view, batches=endings_first, seed=seed, share=data.endings_share)
+    endings = EndingsFirst(plain, view, batches=endings_first, seed=seed)
     windows = _augmented(endings, data, seed)
     policy_spec = TokenPolicySpec(
         network=network,

@@ -41,31 +41,3 @@ def test_places_are_learnt_and_added_for_positions_that_are_tokens_themselves() 
         camera.places_PD[4] += 1
     changed = (camera(frames, instruction) != before).flatten(3).any(3)
     assert changed[:, 0].tolist() == [[False, False, False, False, True, False]] * 2
-
-
-def test_layout_tokens_see_every_position_apart() -> None:
-    torch.manual_seed(0)
-    config = VisionConfig(dim=4, depth=(0,), patch=8, tokens=2, layout_tokens=3)
-    camera = CameraEncoder((3, 16, 24), 8, config)
-    frames, instruction = torch.rand(2, 1, 3, 16, 24), Instruction(torch.randn(2, 8))
-    assert camera.tokens == 5
-    tokens = camera(frames, instruction)
-    assert tokens.shape == (2, 1, 5, 8)
-    weights = camera.places(frames, instruction)
-    assert weights.shape == (2, 1, 5, 2, 3)
-    torch.testing.assert_close(weights.sum((3, 4)), torch.ones(2, 1, 5))
-    # Linear in the map, and no two positions count alike.
-    with torch.no_grad():
-        maps = camera._maps(frames, camera._conditions(frames, instruction, None))
-        assert camera.layout is not None
-        torch.testing.assert_close(tokens[:, 0, 2:], camera.layout(maps.flatten(1)).unflatten(1, (3, 8)))
-        by_position_PD = camera.layout.weight.view(24, 4, 6)[:, 0].T
-    assert len(by_position_PD.unique(dim=0)) == 6
-
-
-def test_without_a_token_learner_layout_tokens_come_after_the_positions() -> None:
-    torch.manual_seed(0)
-    frames, instruction = torch.rand(1, 1, 3, 16, 24), Instruction(torch.randn(1, 8))
-    camera = CameraEncoder((3, 16, 24), 8, VisionConfig(dim=4, depth=(0,), patch=8, tokens=0, layout_tokens=1))
-    assert camera(frames, instruction).shape == (1, 1, 7, 8)
-    assert camera.places(frames, instruction).shape == (1, 1, 7, 2, 3)

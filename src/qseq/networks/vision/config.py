@@ -86,10 +86,6 @@ class VisionConfig:
     token_learner_layers: PositiveInt = 2
     """Its linear layers."""
 
-    layout_tokens: NonNegativeInt = 0
-    """Tokens beside these that see the whole map at once, each position by weights of its own, as the linear layer of
-    Mnih et al. 2015 does: what stands where all around, of which a few looks tell little. For small maps."""
-
     def __post_init__(self) -> None:
         known = self.tower in ("conv", "maxvit") or self.tower.startswith((*BACKBONES, MODULE))
         if not known or self.tower.endswith(":"):
