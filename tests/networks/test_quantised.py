@@ -25,6 +25,26 @@ def test_weights_become_the_nearest_of_255_values() -> None:
     torch.testing.assert_close(layer(x), x @ layer.weight.T + linear.bias)
 
 
+@pytest.mark.parametrize("rows", [1, 7, 16, 17])
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 1), (48, 5), (512, 33), (24, 2), (3, 2), (100, 64)])
+def test_few_rows_are_multiplied_with_whole_numbers(rows: int, inputs: int, outputs: int) -> None:
+    """Torch's product reads beyond the end of rows whose length is no multiple of 16, and may crash."""
+    torch.manual_seed(0)
+    layer = Int8Linear(linear := nn.Linear(inputs, outputs))
+    x = torch.randn(rows, 1, inputs)
+    plain = layer(x)
+    torch.testing.assert_close(plain, x @ layer.weight.T + linear.bias)
+    layer.quick = True
+    found = layer(x)
+    written_for = torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    assert torch.equal(found, plain) == (rows > 16 or inputs % 16 > 0 or not written_for)
+    assert (found.shape, found.dtype) == (torch.Size([rows, 1, outputs]), torch.float32)
+    exact = x @ layer.weight.T
+    # Eight bits of what comes in, of what is added up, and of what comes out.
+    allowed = 2**-8 * (x.abs() @ layer.weight.abs().T + exact.abs())
+    assert ((found - linear.bias - exact).abs() <= allowed + 1e-6).all()
+
+
 def test_an_output_without_weights_stays_zero() -> None:
     linear = nn.Linear(3, 2, bias=False)
     nn.init.zeros_(linear.weight)

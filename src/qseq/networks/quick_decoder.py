@@ -1,4 +1,5 @@
-"""A decoder that reads less memory for a single decision on a CPU, and the same numbers come of it.
+"""A decoder that reads less memory for a single decision on a CPU, and the same numbers come of it, or nearly so with
+eight-bit weights.
 
 A product with a single row is as long as it takes to read the weights, and each token of a decision reads them all.
 """
@@ -13,6 +14,7 @@ from torch import nn
 
 from qseq.networks.action_decoder import ActionDecoder
 from qseq.networks.decoder import Decoder
+from qseq.networks.quantised import Int8Linear
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -47,10 +49,12 @@ def in_columns(module: Module) -> Module:
     """A copy whose linear layers have their weights in memory column by column; shapes and numbers stay.
 
     So they are read in order and added to all outputs side by side, at nearly twice the rate on one thread where there
-    is one row; for many rows the layout matters little.
+    is one row; for many rows the layout matters little. Layers of eight-bit weights become `quick`.
     """
     module = copy.deepcopy(module)
     for part in module.modules():
         if type(part) is nn.Linear:
             part.weight.data = part.weight.data.t().contiguous().t()
+        elif isinstance(part, Int8Linear):
+            part.quick = True
     return module
