@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,16 @@ def test_few_rows_are_multiplied_with_whole_numbers(rows: int, inputs: int, outp
     # Eight bits of what comes in, of what is added up, and of what comes out.
     allowed = 2**-8 * (x.abs() @ layer.weight.abs().T + exact.abs())
     assert ((found - linear.bias - exact).abs() <= allowed + 1e-6).all()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiler_takes_the_product() -> None:
+    torch.manual_seed(0)
+    layer = Int8Linear(nn.Linear(32, 8))
+    layer.quick = True
+    with torch.no_grad():
+        x = torch.randn(1, 32)
+        torch.testing.assert_close(torch.compile(layer, fullgraph=True)(x), layer(x), rtol=2**-7, atol=1e-3)
 
 
 def test_an_output_without_weights_stays_zero() -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from qseq.networks.action_decoder import ActionDecoder
 from qseq.networks.decoding import decode_tokens, greedy
+from qseq.networks.quantised import Int8Linear, quantised
 from qseq.networks.quick_decoder import QuickDecoder, in_columns
 from qseq.networks.twin_decoder import TwinDecoder
 
@@ -43,6 +44,17 @@ def test_decisions_and_scores_are_the_same(options: dict[str, Any], use_cache: b
     )
     assert torch.equal(found[0], expected[0])
     torch.testing.assert_close(found[1], expected[1])
+
+
+def test_eight_bit_weights_are_multiplied_as_they_are() -> None:
+    torch.manual_seed(0)
+    decoder = quantised(ActionDecoder(32, num_tokens=A, num_bins=K, depth=2, heads=2, dim_head=16).eval(), "int8")
+    quick = QuickDecoder().of(decoder)
+    assert not any(part.quick for part in decoder.modules() if isinstance(part, Int8Linear))
+    assert all(part.quick for part in quick.modules() if isinstance(part, Int8Linear))
+    context_BSD, tokens_BA = torch.randn(B, S, 32), torch.randint(0, K, (B, A))
+    for prefix_BP in (tokens_BA[:, :0], tokens_BA[:, : A - 1]):
+        torch.testing.assert_close(quick(context_BSD, prefix_BP), decoder(context_BSD, prefix_BP), atol=0.05, rtol=0.05)
 
 
 def test_the_first_block_projects_nothing_while_decoding() -> None:

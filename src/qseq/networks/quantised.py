@@ -37,6 +37,7 @@ class Int8Linear(nn.Module):
 
     weight_OI: Tensor
     scale_O: Tensor
+    ones_O: Tensor
     bias_O: Tensor | None
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -47,6 +48,8 @@ class Int8Linear(nn.Module):
         whole_OI = (weight_OI / scale_O[:, None]).round().clamp(-_LARGEST, _LARGEST)
         self.register_buffer("weight_OI", whole_OI.to(torch.int8))
         self.register_buffer("scale_O", scale_O)
+        # For torch's product; the scales themselves would be rounded there.
+        self.register_buffer("ones_O", torch.ones_like(scale_O, dtype=torch.bfloat16), persistent=False)
         self.register_buffer("bias_O", None if linear.bias is None else linear.bias.detach().clone())
 
     @property
@@ -58,12 +61,11 @@ class Int8Linear(nn.Module):
         """`[..., I]` -> `[..., O]`."""
         if self.quick and _can_multiply(x):
             rows = x.reshape(-1, x.shape[-1]).to(torch.bfloat16)
-            ones_O = torch.ones_like(self.scale_O, dtype=torch.bfloat16)  # the scales themselves would be rounded
-            product = torch.ops.aten._weight_int8pack_mm(rows, self.weight_OI, ones_O).view(*x.shape[:-1], -1)
+            product = torch.ops.aten._weight_int8pack_mm(rows, self.weight_OI, self.ones_O).view(*x.shape[:-1], -1)
         else:
             product = functional.linear(x, self.weight_OI.to(x.dtype))
         # Scaled after the product: there are fewer outputs than weights.
-        out = product.to(x.dtype) * self.scale_O.to(x.dtype)
+        out: Tensor = product.to(x.dtype) * self.scale_O.to(x.dtype)
         return out if self.bias_O is None else out + self.bias_O.to(x.dtype)
 
 
