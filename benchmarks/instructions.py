@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from _cells import ROOT, ResultLines, collect_once, qseq, train_to_end
 from qseq.environments.babyai_recipes import RECIPES as BABYAI_RECIPES
@@ -39,35 +40,43 @@ LESS: Mapping[str, tuple[str, ...]] = {
 }
 # A processor without bfloat16 takes ten times as long with it.
 _HAS_BF16 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-# Tiles of 8 pixels. A higher learning rate never finds out what the words mean.
-_COMMON = (
+_HERE = (
     f"training.precision={'bf16' if _HAS_BF16 else 'fp32'}",
     "training.threads=1",
     "training.trackers=[]",
     "training.checkpoint_every=1000",
+)
+# Tiles of 8 pixels. A higher learning rate never finds out what the words mean.
+_TWO_FRAMES = (
+    *_HERE,
     "training.batch_size=128",
     "training.learning_rate=0.0005",
     "network.vision.patch=8",
     "network.vision.dim=64",
     "network.vision.token_learner_layers=1",
+    "data.history=2",
+    "network.vision.depth=[2]",
+    "training.steps=12000",
 )
-_TWO_FRAMES = ("data.history=2", "network.vision.depth=[2]", "training.steps=12000")
+
+
+def settings(file: Path, *parts: str) -> tuple[str, ...]:
+    """These parts of a configuration, as dotted overrides."""
+
+    def dotted(part: Mapping[str, Any], prefix: str) -> Iterator[str]:
+        for key, value in part.items():
+            if isinstance(value, Mapping):
+                yield from dotted(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}={json.dumps(value)}"
+
+    config = yaml.safe_load(file.read_text())
+    return tuple(override for part in parts for override in dotted(config[part], f"{part}."))
+
+
 # Where the robot knows how far it has come, one frame is enough; and what an instruction names is found without
 # convolutions, and in a fraction of the steps.
-_ODOMETRY = (
-    "training.steps=8500",
-    "training.schedule=cosine",
-    "network.dropout=0",
-    "network.encoder_depth=2",
-    "network.decoder_depth=1",
-    "network.text.norm=true",
-    "network.text.gate_numbers=true",
-    "network.vision.depth=[0]",
-    "network.vision.gated=128",
-    "network.vision.learn_places=true",
-    "network.vision.tokens=16",
-    "network.vision.condition_on_state=true",
-)
+_ODOMETRY = ROOT / "examples" / "instructions.yaml"
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,6 @@ Cell = tuple[str, str, str, int]
 METHODS: Mapping[str, Method] = {
     "q-transformer": Method(
         (
-            *_COMMON,
             *_TWO_FRAMES,
             "objective.discount=0.8",
             "objective.conservative_weight=1",
@@ -100,21 +108,9 @@ METHODS: Mapping[str, Method] = {
         ),
         {"temperature 0.03": ("--policy-options", "temperature=0.03"), "greedy": ()},
     ),
-    "filtered-bc": Method((*_COMMON, *_TWO_FRAMES), {"greedy": (), "sampled": ("--policy-options", "decoding=sample")}),
+    "filtered-bc": Method(_TWO_FRAMES, {"greedy": (), "sampled": ("--policy-options", "decoding=sample")}),
     "q-transformer, odometry": Method(
-        (
-            *_COMMON,
-            *_ODOMETRY,
-            "objective.discount=0.9",
-            "objective.conservative_weight=1",
-            "objective.prior_weight=1",
-            "objective.matching_weight=1",
-            "objective.matching_steps=1200",
-            "objective.mismatched_share=0.4",
-            "objective.alike_share=0.5",
-            "data.relabel.failures_end=true",
-            "data.success_share=0.5",
-        ),
+        (*_HERE, *settings(_ODOMETRY, "training", "network", "objective", "data")),
         {
             "relative, prior 0.1, temperature 0.1, repeats 0.5": (
                 "--policy-options",
@@ -142,7 +138,7 @@ METHODS: Mapping[str, Method] = {
         episodes=24_000,
     ),
     "filtered-bc, odometry": Method(
-        (*_COMMON, *_ODOMETRY),
+        (*_HERE, *settings(_ODOMETRY, "training", "network")),
         {
             "sampled": ("--policy-options", "decoding=sample"),
             "greedy": (),

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from cli.tools import TINY, Command
+from qseq import get_algorithm
+from qseq.configuration import load_config
 from support.scripts import ROOT, load_script
 
 
@@ -17,6 +19,19 @@ def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         tmp_path, episodes=4, evaluation_episodes=2, settings=[*TINY, "training.steps=2"]
     )
     assert capsys.readouterr().out.count("mean return") == 2
+
+
+def test_the_settings_for_instructions_are_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    config_class = get_algorithm("q-transformer").config_class
+    config = load_config(config_class, file=ROOT / "examples" / "instructions.yaml", overrides=[])
+    assert config.objective.matching_steps == 1200
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    overrides = load_script("benchmarks/instructions.py").METHODS["q-transformer, odometry"].overrides
+    as_measured = load_config(config_class, overrides=list(overrides))
+    assert config.objective == as_measured.objective
+    assert config.network == as_measured.network
+    assert config.data == as_measured.data
+    assert config.training.steps == as_measured.training.steps
 
 
 def test_the_readme_shows_the_quickstart() -> None:
