@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from qseq.policies import TokenPolicy
 from qseq.serving.reloading import CheckpointWatch
 from qseq.training.checkpoint import write_checkpoint
 from tests.policies.test_token_policy import make_policy
-from tests.serving.tools import SECONDS, Robot, running, states
+from tests.serving.tools import Robot, running, states, until
 
 
 def policy_of(seed: int, **options: int) -> TokenPolicy:
@@ -31,13 +29,6 @@ def policy_of(seed: int, **options: int) -> TokenPolicy:
 
 def write(run: Path, step: int, policy: TokenPolicy) -> Path:
     return write_checkpoint(run / "checkpoints", step, policy.save_pretrained, {"step": step}, keep=2)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_name_that_is_not_written_yet_is_waited_for(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,14 @@ from qseq.serving.codec import pack
 
 SECONDS = 30.0
 """After which a test gives up; nothing is measured by it."""
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for what another thread or process does."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 class Running:
