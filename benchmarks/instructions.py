@@ -40,7 +40,7 @@ LESS: Mapping[str, tuple[str, ...]] = {
 }
 # A processor without bfloat16 takes ten times as long with it.
 _HAS_BF16 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-_HERE = (
+_THIS_MACHINE = (
     f"training.precision={'bf16' if _HAS_BF16 else 'fp32'}",
     "training.threads=1",
     "training.trackers=[]",
@@ -48,7 +48,7 @@ _HERE = (
 )
 # Tiles of 8 pixels. A higher learning rate never finds out what the words mean.
 _TWO_FRAMES = (
-    *_HERE,
+    *_THIS_MACHINE,
     "training.batch_size=128",
     "training.learning_rate=0.0005",
     "network.vision.patch=8",
@@ -61,7 +61,7 @@ _TWO_FRAMES = (
 
 
 def settings(file: Path, *parts: str) -> tuple[str, ...]:
-    """These parts of a configuration, as dotted overrides."""
+    """These parts of a configuration file, as dotted overrides."""
 
     def dotted(part: Mapping[str, Any], prefix: str) -> Iterator[str]:
         for key, value in part.items():
@@ -110,7 +110,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "filtered-bc": Method(_TWO_FRAMES, {"greedy": (), "sampled": ("--policy-options", "decoding=sample")}),
     "q-transformer, odometry": Method(
-        (*_HERE, *settings(_ODOMETRY, "training", "network", "objective", "data")),
+        (*_THIS_MACHINE, *settings(_ODOMETRY, "training", "network", "objective", "data")),
         {
             "relative, prior 0.1, temperature 0.1, repeats 0.5": (
                 "--policy-options",
@@ -138,7 +138,7 @@ METHODS: Mapping[str, Method] = {
         episodes=24_000,
     ),
     "filtered-bc, odometry": Method(
-        (*_HERE, *settings(_ODOMETRY, "training", "network")),
+        (*_THIS_MACHINE, *settings(_ODOMETRY, "training", "network")),
         {
             "sampled": ("--policy-options", "decoding=sample"),
             "greedy": (),
